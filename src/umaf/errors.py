@@ -1,69 +1,78 @@
-"""Every error that a user can meet.
+"""Every mistake that umaf reports, in one tree.
 
-    UmafError
-    ├── ModelError (ValueError)         a model that cannot be opened or used
-    ├── ProbeError (ValueError)         texts that cannot be used as probes
-    ├── TaskError (LookupError)         a task or data set that is not there or not whole
-    ├── AdapterError (ValueError)       an adapter that does not fit
-    ├── FingerprintError (ValueError)   fingerprints that cannot be compared or fused
-    ├── ConfigError (ValueError)        a configuration with unknown or impossible values
-    ├── RegistryError (LookupError)     a name that nothing is registered under, or two things are
-    ├── OutputError (OSError)           an output that exists already or cannot be written
-    └── NumericalError (ArithmeticError)  NaN or infinity where numbers were expected
+    UmafError                       everything below; `except UmafError` catches all of it
+    ├── ModelError       ValueError       a model cannot be opened, or cannot be read from
+    ├── ProbeError       ValueError       probes are empty, repeated, too few or too long
+    ├── TaskError        LookupError      a task or its data is not there
+    ├── AdapterError     ValueError       an adapter does not fit its target
+    ├── FingerprintError ValueError       fingerprints that cannot be read or compared
+    ├── OutputError      OSError          a result cannot be written where it was asked for
+    ├── NumericalError   ArithmeticError  NaN, infinity, or a system without a solution
+    ├── ConfigError      ValueError       an option or a key of a config file is wrong
+    └── RegistryError    LookupError      no such method, or two claims on one name
+
+A message is one sentence: what was asked, what was found, what to do. Each class is also a builtin, so code that
+knows nothing of umaf can catch it. The command line prints the sentence on stderr and exits with 1.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UmafError(Exception):
-    """What was asked, what was found, what to do, in one sentence."""
+    """Anything the caller can put right."""
 
 
 class ModelError(UmafError, ValueError):
-    """A model that cannot be opened or used."""
+    """A model is unknown, gated, corrupt, stored as pickle, or has no usable hidden states."""
 
 
 class ProbeError(UmafError, ValueError):
-    """Texts that cannot be used as probes."""
+    """Probes are empty, repeated, too few, or longer than the model's window."""
 
 
 class TaskError(UmafError, LookupError):
-    """A task or data set that is not there or not whole."""
+    """A task is unknown, or its data is nowhere to be found."""
 
 
 class AdapterError(UmafError, ValueError):
-    """An adapter that does not fit."""
+    """An adapter does not fit its target, or its folder is not PEFT's."""
 
 
 class FingerprintError(UmafError, ValueError):
-    """Fingerprints that cannot be compared or fused."""
-
-
-class ConfigError(UmafError, ValueError):
-    """A configuration with unknown or impossible values."""
-
-
-class RegistryError(UmafError, LookupError):
-    """A name that nothing is registered under, or that two things claim."""
+    """A fingerprint is malformed, or fingerprints of different spaces are mixed."""
 
 
 class OutputError(UmafError, OSError):
-    """An output that exists already or cannot be written."""
+    """A result cannot be written where it was asked for."""
 
 
 class NumericalError(UmafError, ArithmeticError):
-    """NaN or infinity where numbers were expected."""
+    """A number is NaN or infinite, or a system has no solution."""
+
+
+class ConfigError(UmafError, ValueError):
+    """An option or a key of a config file is unknown, missing or out of range."""
+
+
+class RegistryError(UmafError, LookupError):
+    """A name is not registered, or two packages claim it."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known word, as a sentence to append; empty where none is near.
+    """Suggest the known word nearest to a mistyped one.
+
+    Returns:
+        ' Did you mean "x"?' with a leading space, ready to end a message; '' when nothing is near.
 
     Example:
-        >>> did_you_mean("desnity", ["density", "weight"])
-        ' Did you mean "density"?'
+        >>> did_you_mean("cosin", ["cosine", "pearson"])
+        ' Did you mean "cosine"?'
+        >>> did_you_mean("tree", ["cosine", "pearson"])
+        ''
     """
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f' Did you mean "{by_lower[near[0]]}"?' if near else ""
