@@ -1,0 +1,104 @@
+"""The one data door: a named task from a folder, from the hub, or from the project's own grammars.
+
+Looked for in this order: ``made/...`` is generated here; ``hub:org/dataset`` comes through `datasets`; a task of
+the bank (``derived/...`` and regroupings of held-out classes) is cut from a published set; anything else is read
+from the data folder (the argument, the environment's UMAF_DATA, or ``shared/data`` beside the checkout).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from umaf import seeds
+from umaf.errors import TaskError, did_you_mean
+from umaf.tasks import bank, folder, hub
+from umaf.tasks.generated import GENERATED
+from umaf.tasks.task import Example, Task
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def find_data(explicit: str | Path | None = None) -> Path | None:
+    """Find the folder of real data, or None where there is none.
+
+    Raises:
+        TaskError: a folder was named (as argument or in UMAF_DATA) that does not hold tasks.
+    """
+    named = explicit or os.environ.get("UMAF_DATA")
+    if named:
+        if not any((Path(named) / kind).is_dir() for kind in ("text", "icl")):
+            raise TaskError(
+                f"The data folder {named} was asked for, but it has neither text/ nor icl/ in it; "
+                "name a folder laid out as docs/how-to/data.md says."
+            )
+        return Path(named)
+    beside = CHECKOUT.parent / "shared" / "data"
+    return beside if (beside / "text").is_dir() else None
+
+
+def list_tasks(data: str | Path | None = None) -> list[str]:
+    """List every task that can be loaded here: the generated ones always, the real ones where data is found."""
+    found = find_data(data)
+    return sorted(GENERATED) + (folder.names(found) + bank.names() if found else [])
+
+
+def load_task(
+    name: str, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0
+) -> Task:
+    """Load a task by name.
+
+    Args:
+        name: "made/sentiment", "snips7", "fv/antonym", "derived/clinc150/003", "hub:org/dataset".
+        data: the data folder; found as `find_data` says when not given.
+        limit: keep at most this many training examples, chosen by the seed.
+        seed: generates (for made/ tasks) and chooses (for limit).
+
+    Raises:
+        TaskError: no such task, or no data folder where one is needed.
+
+    Example:
+        >>> load_task("made/sentiment").labels
+        ('negative', 'positive')
+    """
+    task = _load(name, find_data(data), seed)
+    if limit is None or limit >= len(task.train):
+        return task
+    chosen = np.random.default_rng(seeds.derive(seed, "limit", name)).permutation(len(task.train))[:limit]
+    return dataclasses.replace(task, train=tuple(task.train[i] for i in sorted(chosen)))
+
+
+def _load(name: str, data: Path | None, seed: int) -> Task:
+    if name in GENERATED:
+        module, function = GENERATED[name].split(":")
+        return getattr(importlib.import_module(module), function)(seed)
+    if name.startswith("hub:"):
+        return hub.read(name.removeprefix("hub:"))
+    if name.startswith("made/"):
+        raise TaskError(
+            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, list(GENERATED))} "
+            f"generated tasks are {', '.join(sorted(GENERATED))}."
+        )
+    if data is None:
+        raise TaskError(
+            f"Task {name!r} was asked for, but no folder of real data was found; name one with --data or "
+            "UMAF_DATA, or use a generated task such as made/sentiment."
+        )
+    if name in bank.names():
+        return bank.cut(name, lambda source: folder.read(source, data))
+    known = folder.names(data)
+    if name not in known:
+        raise TaskError(
+            f"Task {name!r} was asked for, but {data} does not hold it;{did_you_mean(name, known + bank.names())} "
+            "list the tasks with `umaf evaluate --list`."
+        )
+    return folder.read(name, data)
+
+
+def texts(examples: tuple[Example, ...]) -> tuple[str, ...]:
+    """Give the texts of examples, without their answers: what a probe may see."""
+    return tuple(example.text for example in examples)
