@@ -96,23 +96,23 @@ def _metaspace(*, bos: bool) -> PreTrainedTokenizerFast:
 
 _SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _IDS = {"bos_token_id": 0, "eos_token_id": 0, "vocab_size": VOCABULARY}
-_GROUPED = {**_SIZE, **_IDS, "num_key_value_heads": 2, "max_position_embeddings": 64}
+_GROUPED = {**_SIZE, **_IDS, "num_key_value_heads": 2, "max_position_embeddings": 128}
 _BYTES, _PIECES = _byte_level, _word_piece
 _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTrainedConfig], type]] = {
     "bert": (
         _PIECES,
-        lambda: BertConfig(**_SIZE, vocab_size=VOCABULARY, max_position_embeddings=64),
+        lambda: BertConfig(**_SIZE, vocab_size=VOCABULARY, max_position_embeddings=128),
         AutoModelForMaskedLM,
     ),
     "roberta": (
         _PIECES,
-        lambda: RobertaConfig(**_SIZE, vocab_size=VOCABULARY, max_position_embeddings=66, pad_token_id=0),
+        lambda: RobertaConfig(**_SIZE, vocab_size=VOCABULARY, max_position_embeddings=130, pad_token_id=0),
         AutoModelForMaskedLM,
     ),
     "distilbert": (
         _PIECES,
         lambda: DistilBertConfig(
-            dim=32, hidden_dim=48, n_layers=2, n_heads=4, vocab_size=VOCABULARY, max_position_embeddings=64
+            dim=32, hidden_dim=48, n_layers=2, n_heads=4, vocab_size=VOCABULARY, max_position_embeddings=128
         ),
         AutoModelForMaskedLM,
     ),
@@ -121,10 +121,10 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
     "gemma": (_BYTES, lambda: GemmaConfig(**_GROUPED, head_dim=8), AutoModelForCausalLM),
     "gpt2": (
         _BYTES,
-        lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **_IDS),
+        lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **_IDS),
         AutoModelForCausalLM,
     ),
-    "gpt_neox": (_BYTES, lambda: GPTNeoXConfig(**_SIZE, **_IDS, max_position_embeddings=64), AutoModelForCausalLM),
+    "gpt_neox": (_BYTES, lambda: GPTNeoXConfig(**_SIZE, **_IDS, max_position_embeddings=128), AutoModelForCausalLM),
     "phi": (_BYTES, lambda: PhiConfig(**_GROUPED), AutoModelForCausalLM),
     "opt": (
         _BYTES,
@@ -134,7 +134,7 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
             num_hidden_layers=2,
             num_attention_heads=4,
             word_embed_proj_dim=32,
-            max_position_embeddings=64,
+            max_position_embeddings=128,
             pad_token_id=0,
             **_IDS,
         ),
@@ -157,7 +157,7 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
     ),
     "rwkv": (
         _BYTES,
-        lambda: RwkvConfig(hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=64, **_IDS),
+        lambda: RwkvConfig(hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=128, **_IDS),
         AutoModelForCausalLM,
     ),
 }

@@ -37,6 +37,7 @@ class Family:
             order the module declares them.
         window: name of the config entry with the number of positions; None when unlimited.
         window_offset: positions that the window counts but a text cannot use.
+        masked: the model honours the attention mask; False for recurrent ones, which read padding.
         source_only: the model can give a capability but cannot receive an adapter.
     """
 
@@ -47,6 +48,7 @@ class Family:
     experts: tuple[str, ...] = ()
     window: str | None = "max_position_embeddings"
     window_offset: int = 0
+    masked: bool = True
     source_only: bool = False
 
 
@@ -117,6 +119,7 @@ FAMILIES: dict[str, Family] = {
         tuple(f"attention.{part}" for part in ("key", "value", "receptance", "output"))
         + tuple(f"feed_forward.{part}" for part in ("key", "value", "receptance")),
         window=None,
+        masked=False,
         source_only=True,
     ),
 }

@@ -144,9 +144,10 @@ def fresh_classifier(model: Model, labels: Sequence[str], *, seed: int = 0) -> M
             net = AutoModelForSequenceClassification.from_config(config)
         except ValueError as error:
             raise ModelError(f'The model "{model.name}" ({config.model_type}) cannot get a classifier head.') from error
-    state = {key: value for key, value in body.base_model.state_dict().items() if "pooler" not in key}
-    missing = net.base_model.load_state_dict(state, strict=False)
-    lost = [key for key in missing.missing_keys if "pooler" not in key] + missing.unexpected_keys
+    # Some bodies hold their language head themselves (T5): the classifier's body says what it wants.
+    state, wanted = body.base_model.state_dict(), net.base_model.state_dict()
+    state = {key: value for key, value in state.items() if key in wanted and "pooler" not in key}
+    lost = [key for key in net.base_model.load_state_dict(state, strict=False).missing_keys if "pooler" not in key]
     if lost:
         raise ModelError(f'The body of "{model.name}" does not fit its own classifier: "{lost[0]}" differs.')
     net = net.to(device=model.device, dtype=body.dtype).eval()
