@@ -79,9 +79,9 @@ ROWS: dict[str, Row] = {
         Row("gpt2-1m", "bytes", _gpt2(128, 4), 1400, 3e-3),
         Row("t5-1m", "unigram", _t5(128, 2), 1400, 3e-3),
         Row("mixtral-1m", "bpe", _mixtral(128, 3, 256), 1400, 3e-3),
-        Row("llama-5m", "bpe", _llama(256, 5, 688), 1500, 2e-3),
-        Row("gpt2-5m", "bytes", _gpt2(256, 5), 1500, 2e-3),
-        Row("bert-5m", "wordpiece", _bert(256, 5), 1500, 1.5e-3),
+        Row("llama-5m", "bpe", _llama(256, 5, 688), 1000, 2e-3),
+        Row("gpt2-5m", "bytes", _gpt2(256, 5), 1000, 2e-3),
+        Row("bert-5m", "wordpiece", _bert(256, 5), 1000, 1.5e-3),
     )
 }
 
