@@ -4,7 +4,7 @@ Names are loaded on first use: `import umaf` alone imports neither torch nor tra
 
     import umaf
 
-    model = umaf.open_model("zoo/bert-1m")
+    model = umaf.open_model("zoo:bert-1m")
     probes = umaf.read_probes("probes.txt")
     print(umaf.fingerprint(model, probes).vector.shape)  # torch.Size([1, 512])
 """

@@ -1,0 +1,95 @@
+"""The table of commands, and a group that imports a command only when it is run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from umaf import __version__
+from umaf.errors import ConfigError
+
+# name: (module that holds a function or a Typer of that name, help); the help page keeps this order.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("umaf.cli.quickstart", "See a capability move between architectures, in three minutes."),
+    "fingerprint": ("umaf.cli.fingerprint", "Turn a model's activations into a fingerprint."),
+    "compare": ("umaf.cli.compare", "Print how similar models or fingerprints are."),
+    "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
+    "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
+    "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf."),
+    "doctor": ("umaf.cli.doctor", "Show versions, devices, and what is installed and found."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help page needs no command's module."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Swap the stub that the help page shows for the command itself."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, (load(name) if name is not None and stub is not None else stub), rest
+
+
+def load(name: str) -> Any:
+    """Import a command: the function or the Typer group that its module holds under the command's name.
+
+    Raises:
+        ConfigError: this installation has no such command.
+    """
+    module, text = COMMANDS[name]
+    if find_spec(module) is None:
+        raise ConfigError(
+            f"The command {name!r} was asked for, but this installation of umaf {__version__} does not have it; "
+            "update umaf."
+        )
+    found = getattr(import_module(module), name)
+    if isinstance(found, typer.Typer):
+        app = found
+    else:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(found)
+    loaded = get_command(app)
+    loaded.name = name
+    loaded.help = loaded.help or text
+    return loaded
+
+
+def command() -> Any:
+    """Build the whole command line; imports no command."""
+    app = typer.Typer(
+        cls=LazyGroup,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(umaf)
+    return get_command(app)
+
+
+def umaf(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda asked: _version(asked), help="Show the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a mistake; goes anywhere.")
+    ] = False,
+) -> None:
+    """Move capabilities between language models of different architecture, size and tokenizer."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit

@@ -1,0 +1,148 @@
+"""`umaf doctor`: what is installed, on which machine, and what umaf finds there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from umaf import __version__
+from umaf.cli.options import JsonOption
+from umaf.errors import UmafError
+
+# Kept equal to pyproject.toml by a test.
+CORE = (
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pydantic",
+    "pyyaml",
+    "typer",
+    "rich",
+)
+EXTRAS = {
+    "report": ("matplotlib", "plotly", "jinja2"),
+    "index": ("lancedb",),
+    "search": ("cmaes", "optuna", "pymoo"),
+    "ray": ("ray",),
+    "eval": ("lm-eval",),
+    "serve": ("fastapi", "uvicorn"),
+    "data": ("datasets",),
+}
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Show versions, devices, and what is installed and found; exit 1 when something umaf needs is missing."""
+    found = examine()
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found, Console())
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+def examine() -> dict:
+    """Collect what `umaf doctor` prints, as JSON can hold it.
+
+    Whatever cannot be imported becomes a sentence under "problems": a broken installation is what this is for.
+
+    Example:
+        >>> sorted(examine())[:4]
+        ['cores', 'data', 'devices', 'extras']
+    """
+    problems: list[str] = []
+    core = {name: _version(name) for name in CORE}
+    for name, number in core.items():
+        if number is None:
+            problems.append(f"{name} is needed and not installed; run `pip install {name}`.")
+    return {
+        "umaf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "core": core,
+        "extras": {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()},
+        "devices": _devices(problems),
+        "zoo": _zoo(problems),
+        "data": _data(problems),
+        "problems": problems,
+    }
+
+
+def show(found: dict, console: Console) -> None:
+    """Print what `examine` found as tables."""
+    table = Table(title=f"umaf {found['umaf']}", title_justify="left", show_header=False)
+    table.add_row("python", f"{found['python']} on {found['platform']}, {found['cores']} cores")
+    table.add_row("devices", ", ".join(found["devices"]) or "none")
+    table.add_row("core", "\n".join(_line(name, number) for name, number in found["core"].items()))
+    for extra, packages in found["extras"].items():
+        table.add_row(f"\\[{extra}]", "\n".join(_line(name, number) for name, number in packages.items()))
+    zoo = ", ".join(found["zoo"])
+    table.add_row("zoo", zoo or "empty; build it with `umaf zoo build`")
+    table.add_row(
+        "real data", escape(found["data"] or "") or "not found (needed by no command; see the how-to on data)"
+    )
+    console.print(table)
+    for problem in found["problems"]:
+        console.print(f"[red]{escape(problem)}[/red]")
+
+
+def _line(name: str, number: str | None) -> str:
+    return f"{name} {number}" if number else f"[dim]{name} not installed[/dim]"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices(problems: list[str]) -> list[str]:
+    try:
+        import torch
+    except (ImportError, OSError) as problem:
+        problems.append(f"torch cannot be imported ({problem}); reinstall it.")
+        return []
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _zoo(problems: list[str]) -> list[str]:
+    try:
+        from umaf.models.locate import zoo_names
+    except (ImportError, OSError) as problem:
+        problems.append(f"umaf.models cannot be imported ({problem}); reinstall umaf and what it needs.")
+        return []
+    return zoo_names()
+
+
+def _data(problems: list[str]) -> str | None:
+    try:
+        from umaf.tasks.door import find_data
+
+        folder = find_data(None)
+    except ImportError as problem:
+        problems.append(f"umaf.tasks cannot be imported ({problem}); reinstall umaf and what it needs.")
+        return None
+    except UmafError as mistake:
+        problems.append(str(mistake))
+        return None
+    return str(folder) if folder else None

@@ -1,0 +1,136 @@
+"""`umaf zoo list` and `umaf zoo build`: the small models that ship with umaf."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from umaf.cli.options import JsonOption
+from umaf.errors import ConfigError, ModelError
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+zoo = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List or build the small models that ship with umaf."
+)
+
+
+@zoo.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models: family, parameters, size on disk, licence."""
+    from umaf.models.locate import ZOO
+
+    rows = [describe(folder) for folder in sorted(model_folders(ZOO), key=lambda folder: folder.name)]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        print("The zoo is empty here; build it with `umaf zoo build`.")
+        return
+    table = Table(*("model", "family", "layers", "width", "vocabulary"), title="open one as zoo:<model>")
+    for heading in ("parameters", "MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence")
+    for row in rows:
+        sizes = [str(row[key]) if row[key] is not None else "" for key in ("layers", "width", "vocabulary")]
+        table.add_row(
+            row["name"],
+            row["family"],
+            *sizes,
+            f"{row['parameters']:,}",
+            f"{row['megabytes']:.1f}",
+            row["licence"] or "",
+        )
+    Console().print(table)
+
+
+@zoo.command(
+    "build",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def build(ctx: typer.Context) -> None:
+    """Pretrain the models that are missing (see `umaf zoo build --help`)."""
+    if not (CHECKOUT / "zoo" / "build.py").is_file():
+        raise ConfigError(
+            "Building the zoo needs its recipes, which an installed wheel leaves out; run it in a git clone."
+        )
+    # The recipes are no part of the package, so a checkout's root has to be on the path.
+    sys.path.insert(0, str(CHECKOUT))
+    from zoo.build import main as build_zoo
+
+    build_zoo(ctx.args)
+
+
+def model_folders(places: Iterable[Path]) -> list[Path]:
+    """Find the folders that hold a model; the first place wins where two hold the same name."""
+    found: dict[str, Path] = {}
+    for place in places:
+        for config in place.glob("*/config.json"):
+            found.setdefault(config.parent.name, config.parent)
+    return list(found.values())
+
+
+def describe(folder: Path) -> dict:
+    """Read what a model is from its config, its weights' header and its card, without opening it.
+
+    Returns:
+        name, family, layers, width, vocabulary, parameters, megabytes (10**6 bytes, whole folder), licence, about.
+
+    Raises:
+        ModelError: the folder's config or weights cannot be read.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        parameters = sum(_count(path) for path in folder.glob("*.safetensors"))
+    except (OSError, ValueError, struct.error) as problem:
+        raise ModelError(
+            f"The model {folder} was to be listed, but cannot be read ({problem}); remove it and run `umaf zoo build`."
+        ) from problem
+    licence, about = _card(folder / "README.md")
+    return {
+        "name": folder.name,
+        "family": config.get("model_type", "unknown"),
+        "layers": config.get("num_hidden_layers") or config.get("n_layer") or config.get("num_layers"),
+        "width": config.get("hidden_size") or config.get("n_embd") or config.get("d_model"),
+        "vocabulary": config.get("vocab_size"),
+        "parameters": parameters,
+        "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 2),
+        "licence": licence,
+        "about": about,
+    }
+
+
+def _count(weights: Path) -> int:
+    # A safetensors file opens with the length of its JSON header, in 8 little-endian bytes.
+    with weights.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > weights.stat().st_size:
+            raise ValueError(f"{weights.name} is cut short")
+        header = json.loads(file.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _card(path: Path) -> tuple[str | None, str]:
+    """Read the licence and the first paragraph of a model card; (None, "") where there is none."""
+    if not path.is_file():
+        return None, ""
+    text = path.read_text(encoding="utf-8")
+    licence = None
+    if text.startswith("---\n"):
+        head, _, text = text[4:].partition("\n---\n")
+        licence = next(
+            (line.split(":", 1)[1].strip() for line in head.splitlines() if line.startswith("license:")), None
+        )
+    paragraphs = [part for part in text.split("\n\n") if part.strip()]
+    # A card's title can touch its first paragraph.
+    lines = [[line for line in part.splitlines() if line and not line.startswith("#")] for part in paragraphs]
+    return licence, next((" ".join(part) for part in lines if part), "")
