@@ -1,0 +1,39 @@
+"""Stage 1: the Capability Extractor, fingerprints and their similarity."""
+
+from __future__ import annotations
+
+from umaf.extraction.base import check_base, likeness
+from umaf.extraction.describe import describe
+from umaf.extraction.extractor import Extractor, extract, open_extractor
+from umaf.extraction.fingerprint import Fingerprint, FingerprintCard, comparable
+from umaf.extraction.inputs import Inputs, Reading, read_inputs
+from umaf.extraction.pca import PCA, default_pca, fit_pca, load_pca
+from umaf.extraction.similarity import DISTANCES, SIMILARITIES, similarities, similarity
+from umaf.extraction.trained import Trained, load_trained, save_trained, untrained
+
+__all__ = [
+    "DISTANCES",
+    "PCA",
+    "SIMILARITIES",
+    "Extractor",
+    "Fingerprint",
+    "FingerprintCard",
+    "Inputs",
+    "Reading",
+    "Trained",
+    "check_base",
+    "comparable",
+    "default_pca",
+    "describe",
+    "extract",
+    "fit_pca",
+    "likeness",
+    "load_pca",
+    "load_trained",
+    "open_extractor",
+    "read_inputs",
+    "save_trained",
+    "similarities",
+    "similarity",
+    "untrained",
+]
