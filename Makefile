@@ -1,0 +1,46 @@
+# One place for what people and continuous integration run. `make quickstart` needs Python >= 3.10 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+# Torch without CUDA is ten times smaller: make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+STAMP := .venv/.installed
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: quickstart test check format docs zoo bench-first-light clean
+
+quickstart: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/umaf quickstart
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+zoo: $(STAMP)
+	$(BIN)/python -m zoo.build
+
+bench-first-light: $(STAMP)
+	$(BIN)/python -m benchmarks.first_light
+
+clean:
+	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis
+
+# A .venv that already has everything constraints.txt asks for is kept as it is.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python .ci/has_all.py || ( \
+		$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0" $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) && \
+		$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" )
+	touch $@
