@@ -60,7 +60,7 @@ def examine() -> dict:
 
     Example:
         >>> sorted(examine())[:4]
-        ['cores', 'data', 'devices', 'extras']
+        ['core', 'cores', 'data', 'devices']
     """
     problems: list[str] = []
     core = {name: _version(name) for name in CORE}

@@ -1,0 +1,90 @@
+"""`umaf doctor` and `umaf zoo list` say what is there, and survive what is not."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import typer
+from rich.console import Console
+
+from umaf.cli import doctor, zoo
+from umaf.errors import ModelError
+from umaf.models import locate
+
+CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# tiny\n\nA bert of six parameters.\nSmall.\n\nMore.\n"
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    folder = tmp_path / "zoo" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 3, "vocab_size": 9}))
+    header = json.dumps(
+        {"__metadata__": {"format": "pt"}, "w": {"dtype": "F16", "shape": [2, 3], "data_offsets": [0, 12]}}
+    ).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(12))
+    (folder / "README.md").write_text(CARD)
+    monkeypatch.setattr(locate, "ZOO", (tmp_path / "zoo", tmp_path / "nowhere"))
+    return folder
+
+
+def test_list_as_json(tiny, capsys):
+    zoo.list_models(as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["family"], row["parameters"], row["width"]) == ("tiny", "bert", 6, 3)
+    assert (row["licence"], row["about"]) == ("apache-2.0", "A bert of six parameters. Small.")
+    assert row["layers"] is None and row["megabytes"] >= 0
+
+
+def test_list_as_a_table(tiny, capsys):
+    zoo.list_models()
+    assert "tiny" in capsys.readouterr().out
+
+
+def test_an_empty_zoo_says_how_to_build_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locate, "ZOO", (tmp_path,))
+    zoo.list_models()
+    assert "umaf zoo build" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x09", struct.pack("<Q", 10**12) + b"{}", struct.pack("<Q", 2) + b"{x"]
+)
+def test_broken_weights_are_a_model_error(tiny, content):
+    (tiny / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read"):
+        zoo.describe(tiny)
+
+
+def test_the_first_place_wins(tmp_path):
+    for place in ("one", "two"):
+        (tmp_path / place / "same").mkdir(parents=True)
+        (tmp_path / place / "same" / "config.json").write_text("{}")
+    assert zoo.model_folders([tmp_path / "one", tmp_path / "two"]) == [tmp_path / "one" / "same"]
+
+
+def test_doctor_as_json(tiny, capsys):
+    doctor.doctor(as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["core"]["torch"] and found["zoo"] == ["tiny"] and found["devices"][0].startswith("cpu")
+    assert found["problems"] == [] and set(found["extras"]) == set(doctor.EXTRAS)
+
+
+def test_doctor_reports_what_is_missing_and_exits_1(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "CORE", ("torch", "no-such-package"))
+    monkeypatch.setenv("UMAF_DATA", "/no/such/folder")
+    with pytest.raises(typer.Exit) as end:
+        doctor.doctor()
+    assert end.value.exit_code == 1
+    out = capsys.readouterr().out
+    assert "no-such-package is needed" in out and "/no/such/folder" in out
+
+
+def test_brackets_in_what_is_found_are_no_markup():
+    console = Console(record=True, width=200)
+    found = {**doctor.examine(), "data": "/data[bold]/x", "problems": ["[red]x[/red]"]}
+    doctor.show(found, console)
+    text = console.export_text()
+    assert "/data[bold]/x" in text and "[red]x[/red]" in text
