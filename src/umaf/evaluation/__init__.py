@@ -1,0 +1,1 @@
+"""Tasks and metrics in, records out."""
