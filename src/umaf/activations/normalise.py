@@ -58,23 +58,27 @@ def centred(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     mean of the anchors removes it.
     """
     mean = anchors.mean(0)
-    return unit(texts - mean), unit(anchors - mean)
+    longest = _longest(anchors)
+    return unit(texts - mean, longest), unit(anchors - mean, longest)
 
 
 def whitened(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Whiten by the anchors' covariance with shrinkage, then bring every vector to length 1."""
     white = whitener(anchors)
-    return unit(white(texts)), unit(white(anchors))
+    flat = white(anchors)
+    return unit(white(texts), _longest(flat)), unit(flat, _longest(flat))
 
 
 def l2(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Bring every vector to length 1."""
-    return unit(texts), unit(anchors)
+    return unit(texts, _longest(anchors)), unit(anchors, _longest(anchors))
 
 
 def layer(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract each vector's mean over its own units, then bring it to length 1."""
-    return unit(texts - texts.mean(-1, keepdim=True)), unit(anchors - anchors.mean(-1, keepdim=True))
+    longest = _longest(anchors)
+    rows, axes = (side - side.mean(-1, keepdim=True) for side in (texts, anchors))
+    return unit(rows, longest), unit(axes, longest)
 
 
 def none(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,9 +87,18 @@ def none(texts: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     return texts / root, anchors / root
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Bring vectors `[row, hidden]` to length 1; one that is nothing but rounding becomes 0."""
+def unit(vectors: Tensor, longest: float) -> Tensor:
+    """Bring vectors `[row, hidden]` to length 1; one that is nothing but rounding becomes 0.
+
+    Args:
+        vectors: what is left after a mean was taken away.
+        longest: length of the longest vector before; a millionth of it is rounding, since activations
+            come in float32. It follows the scale of the activations, so that scaling changes nothing.
+    """
     length = vectors.norm(dim=-1, keepdim=True)
-    # Relative to the longest, so that scaling everything changes nothing.
-    floor = 1e-9 * length.max()
-    return vectors * (length > floor) / length.clamp_min(max(float(floor), 1e-300))
+    floor = 1e-6 * longest
+    return vectors * (length > floor) / length.clamp_min(max(floor, 1e-300))
+
+
+def _longest(vectors: Tensor) -> float:
+    return float(vectors.norm(dim=-1).max())

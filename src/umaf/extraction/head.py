@@ -11,7 +11,7 @@ class ProjectionHead(nn.Module):
 
     Example:
         >>> import torch
-        >>> round(float(ProjectionHead()(torch.ones(1, 512)).norm()), 4)
+        >>> round(ProjectionHead()(torch.ones(1, 512)).norm().item(), 4)
         1.0
     """
 
