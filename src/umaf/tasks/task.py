@@ -1,7 +1,7 @@
 """What a task is: examples of text and answer, in three splits, and the prompt that asks for the answer.
 
-A classification task answers with one of its label words; a function task answers with a short text of its own.
-Both are asked in the same way (`prompt`), so one reader of answers serves every model and every task.
+A classification task answers with one of its label words; a function task answers with a short text of its
+own. Both are asked in the same way (`prompt`), so one reader of answers serves every model and every task.
 """
 
 from __future__ import annotations
