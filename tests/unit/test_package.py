@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,11 @@ def test_every_public_name_can_be_imported(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = umaf.nothing
+
+
+@pytest.mark.parametrize("name", umaf.__all__)
+def test_every_public_name_is_in_the_reference(name):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "python.md").read_text()
+    home = umaf._HOMES.get(name, "").replace(":", ".")
+    # A class may be documented where it is defined, which is not always where it is imported from.
+    assert f"`umaf.{name}`" in page or f"::: {home}\n" in page or f".{name}\n" in page
