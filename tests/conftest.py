@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported: no te
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -33,63 +33,63 @@ from transformers import (
     T5Config,
 )
 
+from umaf.models.quiet import quiet
+
 torch.set_num_threads(1)
 
-CORPUS = (
-    "the film was good and the music was bad",
-    "a kind doctor wrote a letter about the small town",
-    "review: positive or negative? answer: positive",
-    "rain fell on the hills. sentiment: negative\n",
-    "Answer: yes\nAnswer: no\n, ! 0 1 2 3 4 5 6 7 8 9",
-)
+# Vocabularies are spelled out, because training one gives ties in another order in each process.
+WORDS = (
+    "the film was good and music bad kind doctor wrote a letter about small town review positive negative answer "
+    "rain fell on hills sentiment Answer yes no in is of joy poor class one two three"
+).split()
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'()-"
 VOCABULARY = 384
 
 
 def _byte_level() -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.BPE())
+    tokens = ["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS[:24]:
+        grown = "Ġ"
+        for letter in word:
+            merges[grown, letter] = None
+            grown += letter
+            tokens.append(grown)
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=["<|end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", bos_token="<|end|>")
 
 
 def _word_piece() -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *CHARACTERS, *(f"##{sign}" for sign in CHARACTERS), *WORDS]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(pieces))}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer()
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core.train_from_iterator(
-        CORPUS, trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
-    )
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=core, **{f"{key}_token": name for key, name in names.items()})
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, **{f"{key}_token": name for key, name in names.items()}
+    )
 
 
 def _metaspace(*, bos: bool) -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.Unigram())
+    special = ["<pad>", "</s>", "<unk>", "<s>"]
+    pieces = [(token, 0.0) for token in special]
+    pieces += [(token, -9.0) for token in ("▁", "\n", *CHARACTERS)]
+    pieces += [(f"▁{word}", -3.0 - 0.01 * i) for i, word in enumerate(dict.fromkeys(WORDS))]
+    core = Tokenizer(models.Unigram(pieces, unk_id=2))
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     core.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>", "<s>"]
-    core.train_from_iterator(
-        CORPUS,
-        trainers.UnigramTrainer(vocab_size=160, special_tokens=special, unk_token="<unk>", show_progress=False),
-    )
-    ends = {"single": "<s> $A", "special_tokens": [("<s>", 3)]} if bos else {
-        "single": "$A </s>", "special_tokens": [("</s>", 1)]
-    }
-    core.post_processor = processors.TemplateProcessing(**ends)
+    begin = {"single": "<s> $A", "special_tokens": [("<s>", 3)]}
+    end = {"single": "$A </s>", "special_tokens": [("</s>", 1)]}
+    core.post_processor = processors.TemplateProcessing(**(begin if bos else end))
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
@@ -116,7 +116,11 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
         ),
         AutoModelForMaskedLM,
     ),
-    "llama": (lambda: _metaspace(bos=True), lambda: LlamaConfig(**{**_GROUPED, "bos_token_id": 3, "eos_token_id": 1}), AutoModelForCausalLM),
+    "llama": (
+        lambda: _metaspace(bos=True),
+        lambda: LlamaConfig(**{**_GROUPED, "bos_token_id": 3, "eos_token_id": 1}),
+        AutoModelForCausalLM,
+    ),
     "qwen3": (_BYTES, lambda: Qwen3Config(**_GROUPED, head_dim=8), AutoModelForCausalLM),
     "gemma": (_BYTES, lambda: GemmaConfig(**_GROUPED, head_dim=8), AutoModelForCausalLM),
     "gpt2": (
@@ -124,7 +128,11 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
         lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **_IDS),
         AutoModelForCausalLM,
     ),
-    "gpt_neox": (_BYTES, lambda: GPTNeoXConfig(**_SIZE, **_IDS, max_position_embeddings=128), AutoModelForCausalLM),
+    "gpt_neox": (
+        _BYTES,
+        lambda: GPTNeoXConfig(**_SIZE, **_IDS, max_position_embeddings=128),
+        AutoModelForCausalLM,
+    ),
     "phi": (_BYTES, lambda: PhiConfig(**_GROUPED), AutoModelForCausalLM),
     "opt": (
         _BYTES,
@@ -143,7 +151,13 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
     "t5": (
         lambda: _metaspace(bos=False),
         lambda: T5Config(
-            vocab_size=160, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+            vocab_size=VOCABULARY,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_heads=4,
+            decoder_start_token_id=0,
         ),
         AutoModelForSeq2SeqLM,
     ),
@@ -151,13 +165,19 @@ _ROWS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[], PreTr
     "qwen2_moe": (
         _BYTES,
         lambda: Qwen2MoeConfig(
-            **_GROUPED, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts_per_tok=2
+            **_GROUPED,
+            num_experts=4,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
+            num_experts_per_tok=2,
         ),
         AutoModelForCausalLM,
     ),
     "rwkv": (
         _BYTES,
-        lambda: RwkvConfig(hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=128, **_IDS),
+        lambda: RwkvConfig(
+            hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=128, **_IDS
+        ),
         AutoModelForCausalLM,
     ),
 }
@@ -182,7 +202,8 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 for parameter in net.parameters():  # far from the init's near-zero outputs
                     if parameter.dim() > 1:
                         torch.nn.init.normal_(parameter, std=0.15)
-            net.save_pretrained(folder)
+            with quiet():
+                net.save_pretrained(folder)
             tokenizer().save_pretrained(folder)
             made[model_type] = folder
         return made[model_type]

@@ -57,7 +57,9 @@ def cores(model: Model, basis: Basis, values: Tensor) -> Iterator[None]:
             try:
                 module = net.get_submodule(name)
             except AttributeError as error:
-                raise AdapterError(f'"{model.name}" has no module "{name}"; see umaf.adapters.lora_modules.') from error
+                raise AdapterError(
+                    f'"{model.name}" has no module "{name}"; see umaf.adapters.lora_modules.'
+                ) from error
             value = values[i] if values.dim() == 3 else values[:, i]
             leaving.callback(module.register_forward_hook(_adding(name, u, v, value)).remove)
         yield
@@ -72,7 +74,9 @@ def _adding(name: str, u: Tensor, v: Tensor, value: Tensor) -> Callable[..., Ten
             return output + small @ core @ u.to(x.dtype).mT
         texts = value.shape[0]
         if small.shape[0] % texts:
-            raise AdapterError(f'"{name}" saw {small.shape[0]} rows for {texts} texts; give one core per text of the batch.')
+            raise AdapterError(
+                f'"{name}" saw {small.shape[0]} rows for {texts} texts; give one core per text of the batch.'
+            )
         # Some modules see [text * token, in]; the text is the slow axis of their rows.
         rows = small.reshape(texts, -1, small.shape[-1])
         return output + ((rows @ core) @ u.to(x.dtype).mT).reshape(output.shape)

@@ -8,6 +8,7 @@ everywhere in umaf, also for modules that store their weight the other way round
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,21 +33,25 @@ def lora_modules(model: Model, *, experts: bool = False) -> list[str]:
         AdapterError: the architecture can only give capabilities, or none of its modules is known.
     """
     if model.family.source_only:
-        raise AdapterError(f'"{model.name}" ({model.config.model_type}) can be a source but not a target; choose another target.')
+        raise AdapterError(
+            f'"{model.name}" ({model.config.model_type}) can be a source but not a target; choose another target.'
+        )
     ends = tuple(f".{suffix}" for suffix in model.family.linear)
     body = tuple(f"{path}." for path in model.family.layers)
     net = bare(model.net)
-    prefix = next((f"{name}." for name, module in net.named_modules() if module is net.base_model and name), "")
+    prefix = next(
+        (f"{name}." for name, module in net.named_modules() if module is net.base_model and name), ""
+    )
     inside = tuple(prefix + path for path in body)
-    names = [
-        name for name, _ in net.named_modules() if name.startswith(inside) and name.endswith(ends)
-    ]
+    names = [name for name, _ in net.named_modules() if name.startswith(inside) and name.endswith(ends)]
     if experts and model.family.experts:
         stacked = tuple(f".{suffix}" for suffix in model.family.experts)
         plain = (name.replace(".base_layer", "") for name, _ in net.named_parameters() if "lora_" not in name)
         names += [name for name in plain if name.startswith(inside) and name.endswith(stacked)]
     if not names:
-        raise AdapterError(f'"{model.name}" ({model.config.model_type}) has no module that an adapter can change; check its family.')
+        raise AdapterError(
+            f'"{model.name}" ({model.config.model_type}) has no module that an adapter can change; check its family.'
+        )
     return names
 
 
@@ -64,6 +69,7 @@ def weight_of(model: Model, name: str) -> Tensor:
         AdapterError: the model has no such module.
     """
     net, (path, _, leaf) = bare(model.net), name.rpartition(".")
+    module: Any
     try:
         if name.endswith(tuple(f".{suffix}" for suffix in model.family.experts)):
             module = net.get_submodule(path)
@@ -73,7 +79,9 @@ def weight_of(model: Model, name: str) -> Tensor:
             return weight.transpose(1, 2) if getattr(module, "is_transposed", False) else weight
         module = net.get_submodule(name)
     except AttributeError as error:
-        raise AdapterError(f'"{model.name}" has no module "{name}"; see umaf.adapters.lora_modules.') from error
+        raise AdapterError(
+            f'"{model.name}" has no module "{name}"; see umaf.adapters.lora_modules.'
+        ) from error
     weight = getattr(module, "base_layer", module).weight
     return weight.T if model.family.conv1d else weight
 
@@ -98,11 +106,17 @@ def combine(parts: Sequence[Factors], weights: Sequence[float]) -> dict[str, tup
         [1.5]
     """
     if len(parts) != len(weights) or not parts:
-        raise AdapterError(f"{len(parts)} adapters came with {len(weights)} weights; give one weight per adapter.")
+        raise AdapterError(
+            f"{len(parts)} adapters came with {len(weights)} weights; give one weight per adapter."
+        )
     used = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight != 0]
     # Only zeros: the update of rank one that changes nothing keeps the folder loadable.
     if not used:
-        return {name: (a[..., :1, :].clone(), torch.zeros_like(b[..., :1])) for part in parts for name, (a, b) in part.items()}
+        return {
+            name: (a[..., :1, :].clone(), torch.zeros_like(b[..., :1]))
+            for part in parts
+            for name, (a, b) in part.items()
+        }
     joined: dict[str, tuple[Tensor, Tensor]] = {}
     for name in dict.fromkeys(name for part, _ in used for name in part):
         pairs = [(*part[name], weight) for part, weight in used if name in part]
@@ -110,7 +124,10 @@ def combine(parts: Sequence[Factors], weights: Sequence[float]) -> dict[str, tup
         if len(sizes) > 1:
             shapes = " and ".join(sorted(f"{[*b.shape[:-1], a.shape[-1]]}" for a, b, _ in pairs))
             raise AdapterError(f'The adapters differ in "{name}" ({shapes}); combine adapters of one target.')
-        joined[name] = (torch.cat([a for a, _, _ in pairs], dim=-2), torch.cat([b * w for _, b, w in pairs], dim=-1))
+        joined[name] = (
+            torch.cat([a for a, _, _ in pairs], dim=-2),
+            torch.cat([b * w for _, b, w in pairs], dim=-1),
+        )
     return joined
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -53,6 +53,7 @@ def write_lora(folder: str | Path, target: Model, factors: Factors, *, provenanc
         net = _empty(target, lora_config(target, factors))
         _fill(target, net, factors)
         net.save_pretrained(str(draft), save_embedding_layers=False)
+        _sort_names(draft / "adapter_config.json")
         write_json(draft / _CARD, {"umaf": __version__, "target": about, "provenance": dict(provenance)})
     return Path(folder)
 
@@ -105,14 +106,16 @@ def load_adapter(model: Model, folder: str | Path, *, trainable: bool = False) -
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
-        raise AdapterError(f'The adapter "{folder}" was asked for, but there is no adapter_config.json; check the path.')
+        raise AdapterError(
+            f'The adapter "{folder}" was asked for, but there is no adapter_config.json; check the path.'
+        )
     card = folder / _CARD
     if card.is_file():
         made = json.loads(card.read_text(encoding="utf-8"))["target"]
         if made["shapes"] != shape_hash(model):
             raise AdapterError(
-                f'The adapter "{folder}" was made for {made["model"]} ({made["model_type"]}, head {made["head"]}), which '
-                f'has other shapes than "{model.name}" ({model.config.model_type}, head {model.head}); load it there.'
+                f'The adapter "{folder}" was made for {made["model"]} ({made["model_type"]}, head {made["head"]}), '
+                f'which has other shapes than "{model.name}" ({model.config.model_type}, head {model.head}).'
             )
     net = sharing_copy(bare(model.net))
     with quiet():
@@ -152,27 +155,33 @@ def read_factors(folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
-        raise AdapterError(f'The adapter "{folder}" was asked for, but there is no adapter_config.json; check the path.')
-    config = LoraConfig.from_pretrained(str(folder))
+        raise AdapterError(
+            f'The adapter "{folder}" was asked for, but there is no adapter_config.json; check the path.'
+        )
+    config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
     if config.peft_type != "LORA" or config.use_dora:
         raise AdapterError(f'The adapter "{folder}" is not a plain LoRA; only LoRA factors can be read.')
     try:
         state = load_file(folder / "adapter_model.safetensors")
     except Exception as error:
-        raise AdapterError(f'The weights of the adapter "{folder}" cannot be read ({error}); copy it again.') from error
+        raise AdapterError(
+            f'The weights of the adapter "{folder}" cannot be read ({error}); copy it again.'
+        ) from error
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for key in sorted(key for key in state if key.endswith(".lora_A.weight")):
         a, b = state.pop(key), state.pop(key.replace(".lora_A.", ".lora_B."))
         name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         parameter = _parameter(name, config)
-        rank = _pattern(config.rank_pattern, parameter or name, config.r)
-        alpha = _pattern(config.alpha_pattern, parameter or name, config.lora_alpha)
+        rank = _pattern(config.rank_pattern or {}, parameter or name, config.r)
+        alpha = _pattern(config.alpha_pattern or {}, parameter or name, config.lora_alpha)
         scaling = alpha / (rank**0.5 if config.use_rslora else rank)
         if parameter:
             a, b = _unstack(a, b, rank)
         factors[parameter or name] = (a, b if scaling == 1 else b * scaling)
     if state:
-        raise AdapterError(f'The adapter "{folder}" holds "{sorted(state)[0]}", which is no LoRA factor; it cannot be combined.')
+        raise AdapterError(
+            f'The adapter "{folder}" holds "{sorted(state)[0]}", which is no LoRA factor; it cannot be combined.'
+        )
     return factors
 
 
@@ -207,7 +216,7 @@ def _empty(target: Model, config: LoraConfig) -> PeftModel:
 
 def _fill(target: Model, net: PeftModel, factors: Factors) -> None:
     left = dict(factors)
-    for path, module in net.get_base_model().named_modules():
+    for path, module in bare(net).named_modules():
         if not isinstance(module, LoraLayer):
             continue
         parameter = getattr(module, "parameter_name", "weight")
@@ -217,12 +226,22 @@ def _fill(target: Model, net: PeftModel, factors: Factors) -> None:
         if is_stacked(target, name):
             a, b = _stack(a, b, module.r["default"])
         for part, value in ((module.lora_A, a), (module.lora_B, b)):
-            linear = part["default"]
+            linear: Any = part["default"]
             if linear.weight.shape != value.shape:
-                raise AdapterError(f'PEFT expects {list(linear.weight.shape)} for "{name}", not {list(value.shape)}.')
+                raise AdapterError(
+                    f'PEFT expects {list(linear.weight.shape)} for "{name}", not {list(value.shape)}.'
+                )
             linear.weight = nn.Parameter(value.detach().float().cpu().contiguous(), requires_grad=False)
     if left:
         raise AdapterError(f'PEFT cannot adapt "{next(iter(left))}" of "{target.name}"; leave it out.')
+
+
+def _sort_names(path: Path) -> None:
+    """PEFT writes a set in an order that changes from process to process; equal updates give equal files."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target_modules", "target_parameters"):
+        config[key] = sorted(config[key]) if config[key] else config[key]
+    write_json(path, config)
 
 
 def _stack(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -255,16 +274,24 @@ def _parameter(name: str, config: LoraConfig) -> str | None:
 
 
 def _pattern(patterns: Mapping[str, int], name: str, default: int) -> int:
-    return next((value for key, value in patterns.items() if name == key or name.endswith(f".{key}")), default)
+    return next(
+        (value for key, value in patterns.items() if name == key or name.endswith(f".{key}")), default
+    )
 
 
 def _check_keys(model: Model, net: PeftModel, folder: Path) -> None:
     """PEFT only warns of keys that are missing or left over; here they stop the run."""
-    saved = set(load_file(folder / "adapter_model.safetensors")) if (folder / "adapter_model.safetensors").is_file() else None
+    saved = (
+        set(load_file(folder / "adapter_model.safetensors"))
+        if (folder / "adapter_model.safetensors").is_file()
+        else None
+    )
     if saved is None:
         raise AdapterError(f'The adapter "{folder}" has no adapter_model.safetensors; copy it again.')
     have = {key.replace(".default.", ".") for key in net.state_dict() if "lora_" in key}
     lora = {key for key in saved if "lora_" in key}
     if lora != have:
         first = sorted(lora ^ have)[0]
-        raise AdapterError(f'The adapter "{folder}" does not fit "{model.name}": "{first}" is only in one of them.')
+        raise AdapterError(
+            f'The adapter "{folder}" does not fit "{model.name}": "{first}" is only in one of them.'
+        )

@@ -16,7 +16,6 @@ from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from umaf.errors import ModelError, RegistryError
 
@@ -68,7 +67,9 @@ _T5 = tuple(f"{block}.{part}" for block in ("SelfAttention", "EncDecAttention") 
 _LLAMA = Family("decoder", ("layers",), _ATTENTION + _GATED)
 # PEFT renames anything that ends in `gate_proj`, `up_proj` or `down_proj` inside mixture models to
 # the stacked parameters, so their shared expert's own linear modules are left alone here.
-_MIXTURE = Family("decoder", ("layers",), _ATTENTION, experts=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"))
+_MIXTURE = Family(
+    "decoder", ("layers",), _ATTENTION, experts=("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": Family("encoder", ("encoder.layer",), _BERT),
@@ -92,11 +93,16 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _LLAMA,
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
-    "phi3": Family("decoder", ("layers",), ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")),
+    "phi3": Family(
+        "decoder",
+        ("layers",),
+        ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
+    ),
     "phi": Family(
         "decoder",
         ("layers",),
-        tuple(f"self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj", "dense")) + ("mlp.fc1", "mlp.fc2"),
+        tuple(f"self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj", "dense"))
+        + ("mlp.fc1", "mlp.fc2"),
     ),
     "opt": Family(
         "decoder",
@@ -148,17 +154,19 @@ def family_of(net: PreTrainedModel) -> Family:
     claims = [point for point in entry_points(group="umaf.architectures") if point.name == model_type]
     owners = [point.value for point in claims] + (["umaf"] if model_type in FAMILIES else [])
     if len(owners) > 1:
-        raise RegistryError(f'The architecture "{model_type}" is described by {" and ".join(owners)}; uninstall one.')
+        raise RegistryError(
+            f'The architecture "{model_type}" is described by {" and ".join(owners)}; uninstall one.'
+        )
     if claims:
         return claims[0].load()
-    return FAMILIES[model_type] if model_type in FAMILIES else _look(net.base_model, model_type, net.config)
+    return FAMILIES[model_type] if model_type in FAMILIES else _look(net, model_type)
 
 
-def _look(base: nn.Module, model_type: str, config: object) -> Family:
+def _look(net: PreTrainedModel, model_type: str) -> Family:
     """The fallback for unknown types: the longest ``ModuleList`` of equal classes holds the layers."""
     lists = [
         (name, module)
-        for name, module in base.named_modules()
+        for name, module in net.base_model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
     ]
     if not lists:
@@ -168,11 +176,19 @@ def _look(base: nn.Module, model_type: str, config: object) -> Family:
         )
     # max() keeps the first of equals, and named_modules lists an outer list before the lists inside it.
     path, layers = max(lists, key=lambda item: len(item[1]))
-    found = {name: module for name, module in layers[0].named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    # GPT-2's Conv1D is known by its name; its place inside the library is not public.
+    found = {
+        name: type(module).__name__ == "Conv1D"
+        for name, module in layers[0].named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    }
+    classes = [type(net).__name__, *(net.config.architectures or [])]
+    left_to_right = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in classes)
+    kind: Kind = "decoder" if left_to_right or getattr(net.config, "is_decoder", False) else "encoder"
     return Family(
-        kind="decoder" if getattr(config, "is_decoder", False) else "encoder",
+        kind="encoder-decoder" if net.config.is_encoder_decoder else kind,
         layers=(path,),
         linear=tuple(found),
-        conv1d=any(isinstance(module, Conv1D) for module in found.values()),
+        conv1d=any(found.values()),
         source_only=not found,
     )

@@ -46,7 +46,9 @@ def locate(name: str | Path) -> str:
     if text.startswith("zoo:"):
         short, names = text[4:], zoo_names()
         if short not in names:
-            known = f"it has {', '.join(names)}" if names else "it is empty here; build it with umaf zoo build"
+            known = (
+                f"it has {', '.join(names)}" if names else "it is empty here; build it with umaf zoo build"
+            )
             raise ModelError(f'The zoo has no model "{short}"; {known}.{did_you_mean(short, names)}')
         return next(str(folder / short) for folder in ZOO if (folder / short / "config.json").is_file())
     folder = Path(text).expanduser()
@@ -95,7 +97,9 @@ def check_folder(place: str, *, allow_pickle: bool) -> None:
         return
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if not pickles:
-        raise ModelError(f'The model "{place}" has a config.json but no weights (*.safetensors); copy them there.')
+        raise ModelError(
+            f'The model "{place}" has a config.json but no weights (*.safetensors); copy them there.'
+        )
     if not allow_pickle:
         raise _pickle_only(place, pickles[0])
 
@@ -128,15 +132,22 @@ def explain(place: str, error: Exception) -> ModelError:
         cause = cause.__cause__ or cause.__context__
     first = " ".join(str(error).split())[:200].rstrip(".")
     if any(isinstance(link, SafetensorError) for link in chain):
-        return ModelError(f'The weights of "{place}" are corrupt or cut short ({first}); download or copy them again.')
+        return ModelError(
+            f'The weights of "{place}" are corrupt or cut short ({first}); download or copy them again.'
+        )
     if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in first:
         return ModelError(
             f'The model "{place}" is gated on the hub; accept its terms on its page and log in with `hf auth login`.'
         )
     if Path(place).is_dir():
         return ModelError(f'The model "{place}" could not be opened ({first}); check its files.')
-    if any(isinstance(link, RepositoryNotFoundError) for link in chain) or "not a valid model identifier" in first:
-        return ModelError(f'The model "{place}" is neither a folder here nor a model on the hub; check the spelling.')
+    if (
+        any(isinstance(link, RepositoryNotFoundError) for link in chain)
+        or "not a valid model identifier" in first
+    ):
+        return ModelError(
+            f'The model "{place}" is neither a folder here nor a model on the hub; check the spelling.'
+        )
     if "safetensors" in first:
         return _pickle_only(place, first)
     offline = any(isinstance(link, (HfHubHTTPError, ConnectionError, FileNotFoundError)) for link in chain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel
@@ -89,7 +89,7 @@ def bare(net: Any) -> PreTrainedModel:
     Returns:
         The network, on which module names are those of the checkpoint.
     """
-    return net.get_base_model() if isinstance(net, PeftModel) else net
+    return cast(PreTrainedModel, net.get_base_model()) if isinstance(net, PeftModel) else net
 
 
 def layer_list(model: Model, stack: int = 0) -> nn.ModuleList:

@@ -18,8 +18,6 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
 )
 
 from umaf.errors import ModelError
@@ -27,9 +25,10 @@ from umaf.models.architectures import FAMILIES, family_of
 from umaf.models.locate import adapter_base, check_folder, explain, locate
 from umaf.models.model import Head, Model, bare
 from umaf.models.quiet import quiet
+from umaf.models.tokenizer import open_tokenizer
 from umaf.seeds import derive
 
-Ask = Literal["auto", "base", "lm", "masked", "seq2seq", "classifier"]
+Ask = Literal["auto", Head]
 
 _AUTO: dict[Head, Any] = {
     "lm": AutoModelForCausalLM,
@@ -86,7 +85,9 @@ def open_model(
         raise ModelError(f'A head "{head}" was asked for; choose one of {", ".join(get_args(Ask))}.')
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
-        raise ModelError(f'The dtype "{dtype}" was asked for, but torch has none; use float32, bfloat16 or float16.')
+        raise ModelError(
+            f'The dtype "{dtype}" was asked for, but torch has none; use float32, bfloat16 or float16.'
+        )
     place = locate(name)
     base = adapter_base(place)
     if base is not None:
@@ -113,7 +114,7 @@ def open_model(
             raise explain(place, error) from error
         net = net.to(device).eval()
         _check_loaded(net, place, found, report["missing_keys"])
-        tokenizer = _tokenizer(place, source)
+        tokenizer = open_tokenizer(place, trust_remote_code=trust_remote_code, size=config.vocab_size)
     if getattr(net.config, "pad_token_id", None) is None:
         net.config.pad_token_id = tokenizer.pad_token_id
     return Model(net=net, tokenizer=tokenizer, name=str(name), family=family_of(net), head=found)
@@ -143,11 +144,15 @@ def fresh_classifier(model: Model, labels: Sequence[str], *, seed: int = 0) -> M
         try:
             net = AutoModelForSequenceClassification.from_config(config)
         except ValueError as error:
-            raise ModelError(f'The model "{model.name}" ({config.model_type}) cannot get a classifier head.') from error
+            raise ModelError(
+                f'The model "{model.name}" ({config.model_type}) cannot get a classifier head.'
+            ) from error
     # Some bodies hold their language head themselves (T5): the classifier's body says what it wants.
     state, wanted = body.base_model.state_dict(), net.base_model.state_dict()
     state = {key: value for key, value in state.items() if key in wanted and "pooler" not in key}
-    lost = [key for key in net.base_model.load_state_dict(state, strict=False).missing_keys if "pooler" not in key]
+    lost = [
+        key for key in net.base_model.load_state_dict(state, strict=False).missing_keys if "pooler" not in key
+    ]
     if lost:
         raise ModelError(f'The body of "{model.name}" does not fit its own classifier: "{lost[0]}" differs.')
     net = net.to(device=model.device, dtype=body.dtype).eval()
@@ -161,9 +166,10 @@ def _head(config: Any, ask: Ask) -> Head:
     if ask == "lm":
         kind = family.kind if family else ("encoder-decoder" if config.is_encoder_decoder else "decoder")
         return _LANGUAGE[kind]
-    if ask != "auto":
-        return ask
-    return next((head for ending, head in _ENDINGS if saved.endswith(ending)), "base")
+    if ask == "auto":
+        matches: list[Head] = [head for ending, head in _ENDINGS if saved.endswith(ending)]
+        return matches[0] if matches else "base"
+    return ask
 
 
 def _check_loaded(net: Any, place: str, head: Head, missing: Sequence[str]) -> None:
@@ -195,23 +201,9 @@ def _check_loaded(net: Any, place: str, head: Head, missing: Sequence[str]) -> N
         )
     for key, parameter in net.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise ModelError(f'The weights of "{place}" hold NaN or infinity in "{key}"; use an undamaged copy.')
-
-
-def _tokenizer(place: str, source: dict[str, bool]) -> Any:
-    """Opens the fast tokenizer and makes sure it can pad."""
-    ask = f'The model "{place}" has no fast tokenizer'
-    want = "umaf needs one to place characters; put a tokenizer.json in the model's folder."
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **source)
-    except Exception as error:
-        raise ModelError(f"{ask}; {want}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or len(tokenizer) == 0:
-        raise ModelError(f"{ask} ({type(tokenizer).__name__}); {want}")
-    if tokenizer.pad_token_id is None:
-        # An existing token, so that the vocabulary and the embeddings keep their size.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    return tokenizer
+            raise ModelError(
+                f'The weights of "{place}" hold NaN or infinity in "{key}"; use an undamaged copy.'
+            )
 
 
 def _merged(model: Model, folder: str, name: str) -> Model:

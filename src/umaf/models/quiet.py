@@ -20,7 +20,7 @@ def quiet() -> Iterator[None]:
         ...     pass
     """
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(50)  # CRITICAL
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():

@@ -99,7 +99,9 @@ def encode(
                 )
             part = [
                 end <= len(text) and not special
-                for (_, end), special in zip(batch["offset_mapping"][i], batch["special_tokens_mask"][i], strict=True)
+                for (_, end), special in zip(
+                    batch["offset_mapping"][i], batch["special_tokens_mask"][i], strict=True
+                )
             ]
             row, cut = _shorten(row, part[: len(row)], limit), cut + 1
         rows.append(row)
@@ -125,7 +127,9 @@ def _shorten(row: list[int], part: list[bool], limit: int) -> list[int]:
     own = [i for i, mine in enumerate(part) if mine]
     surplus = len(row) - limit
     if surplus >= len(own):
-        raise ProbeError(f"The cue and the special tokens alone need {len(row) - len(own)} of {limit} tokens; shorten the cue.")
+        raise ProbeError(
+            f"The cue and the special tokens alone need {len(row) - len(own)} of {limit} tokens; shorten the cue."
+        )
     gone = set(own[-surplus:])
     return [token for i, token in enumerate(row) if i not in gone]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,12 +48,17 @@ def continuations(
     if model.head == "lm" and model.window is not None:
         room = model.window - max_new_tokens
         if room < 1:
-            raise ProbeError(f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; ask for fewer.')
+            raise ProbeError(
+                f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
+                "ask for fewer."
+            )
     batch = encode(model, texts, cue, max_length=room, truncate=truncate)
     ends = _line_ends(model)
     answers = [""] * len(texts)
     for rows in _batches(model, batch, batch_size):
-        for row, answer in zip(rows.tolist(), _greedy(model, batch.take(rows), ends, max_new_tokens), strict=True):
+        for row, answer in zip(
+            rows.tolist(), _greedy(model, batch.take(rows), ends, max_new_tokens), strict=True
+        ):
             answers[row] = answer
     return answers
 
@@ -120,7 +126,9 @@ def answer_ids(model: Model, answer: str) -> list[int]:
     return tokens + end
 
 
-def bits_per_byte(model: Model, texts: Sequence[str], *, batch_size: int = 32, truncate: bool = False) -> float:
+def bits_per_byte(
+    model: Model, texts: Sequence[str], *, batch_size: int = 32, truncate: bool = False
+) -> float:
     """How badly the model predicts plain text; lower is better, comparable between tokenizers.
 
     A decoder predicts every token after its first; an encoder-decoder reads the first half of the
@@ -147,7 +155,9 @@ def bits_per_byte(model: Model, texts: Sequence[str], *, batch_size: int = 32, t
             loss, count = read(model, part, truncate)
             nats, size = nats + loss, size + count
     if size == 0:
-        raise ProbeError("Bits per byte need texts of at least two tokens, and there are none; give longer texts.")
+        raise ProbeError(
+            "Bits per byte need texts of at least two tokens, and there are none; give longer texts."
+        )
     return nats / math.log(2) / size
 
 
@@ -155,7 +165,9 @@ def _next_tokens(model: Model, texts: Sequence[str], truncate: bool) -> tuple[fl
     batch = encode(model, texts, truncate=truncate)
     logits = forward(model, batch).logits[:, :-1].float()
     keep = batch.mask[:, 1:].bool()
-    loss = functional.cross_entropy(logits[keep], batch.ids[:, 1:][keep], reduction="sum") if keep.any() else 0.0
+    loss = (
+        functional.cross_entropy(logits[keep], batch.ids[:, 1:][keep], reduction="sum") if keep.any() else 0.0
+    )
     size = 0
     for i, text in enumerate(texts):
         spans = model.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
@@ -178,7 +190,9 @@ def _second_half(model: Model, texts: Sequence[str], truncate: bool) -> tuple[fl
 
 def _check_generates(model: Model) -> None:
     if model.head not in ("lm", "seq2seq"):
-        raise TaskError(f'Text was asked from "{model.name}", but its head ({model.head}) does not write; use a language model.')
+        raise TaskError(
+            f'Text was asked from "{model.name}", but its head ({model.head}) does not write; use a language model.'
+        )
 
 
 def _batches(model: Model, batch: Encoded, batch_size: int) -> list[Tensor]:
@@ -215,8 +229,9 @@ def _greedy(model: Model, batch: Encoded, ends: Tensor, max_new_tokens: int) -> 
     def line_ended(tokens: Tensor, _scores: object, **_more: object) -> Tensor:
         return torch.isin(tokens[:, -1], ends)
 
+    net: Any = bare(model.net)
     with quiet(), torch.inference_mode():
-        out = bare(model.net).generate(
+        out = net.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,

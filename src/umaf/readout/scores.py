@@ -60,9 +60,13 @@ def make_readout(model: Model, labels: Sequence[str], cue: str | None) -> Readou
             words = functional.normalize(pooled(model, encode(model, labels)), dim=-1)
         return Readout(labels, cue, label_embeddings=words)
     if not cue:
-        raise TaskError(f'Labels are read after a cue, but none was given for "{model.name}"; name one, such as Answer.')
+        raise TaskError(
+            f'Labels are read after a cue, but none was given for "{model.name}"; name one, such as Answer.'
+        )
     if model.head == "masked" and model.tokenizer.mask_token_id is None:
-        raise TaskError(f'The tokenizer of "{model.name}" has no mask token; open the model without its head.')
+        raise TaskError(
+            f'The tokenizer of "{model.name}" has no mask token; open the model without its head.'
+        )
     return Readout(labels, cue, tuple(label_tokens(model.tokenizer, labels)))
 
 
@@ -95,7 +99,9 @@ def label_logits(model: Model, batch: Encoded, readout: Readout) -> Tensor:
     """
     if model.head == "base":
         if readout.label_embeddings is None:
-            raise TaskError(f'The readout was made for a model with a head, but "{model.name}" has none; make a new one.')
+            raise TaskError(
+                f'The readout was made for a model with a head, but "{model.name}" has none; make a new one.'
+            )
         texts = functional.normalize(pooled(model, batch), dim=-1)
         return TEMPERATURE * texts.float() @ readout.label_embeddings.float().T
     columns = torch.tensor(readout.tokens, device=batch.ids.device)

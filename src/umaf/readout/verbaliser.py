@@ -24,7 +24,11 @@ def answer_tokens(tokenizer: Any, answer: str, *, leading_space: bool = True) ->
     """
     text = f":{' ' if leading_space else ''}{answer}"
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return [token for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True) if end > 1]
+    return [
+        token
+        for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        if end > 1
+    ]
 
 
 def label_tokens(tokenizer: Any, labels: Sequence[str], *, leading_space: bool = True) -> list[int]:
@@ -62,7 +66,11 @@ def label_tokens(tokenizer: Any, labels: Sequence[str], *, leading_space: bool =
         free = [token for token in words if token not in firsts]
         if not free:
             others = [other for other, token in zip(labels, firsts, strict=False) if token in words]
-            why = f"shares every token with {', '.join(others)}" if others else "has no token in this vocabulary"
+            why = (
+                f"shares every token with {', '.join(others)}"
+                if others
+                else "has no token in this vocabulary"
+            )
             raise TaskError(f'The label "{label}" {why}; choose another word for it.')
         firsts.append(free[0])
     return firsts
