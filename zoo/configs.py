@@ -75,13 +75,13 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         Row("llama-1m", "bpe", _llama(128, 4, 344), 1400, 3e-3),
-        Row("bert-1m", "wordpiece", _bert(128, 4), 1400, 2e-3),
+        Row("bert-1m", "wordpiece", _bert(128, 4), 1400, 1e-3),
         Row("gpt2-1m", "bytes", _gpt2(128, 4), 1400, 3e-3),
         Row("t5-1m", "unigram", _t5(128, 2), 1400, 3e-3),
         Row("mixtral-1m", "bpe", _mixtral(128, 3, 256), 1400, 3e-3),
-        Row("llama-5m", "bpe", _llama(256, 5, 688), 1000, 2e-3),
-        Row("gpt2-5m", "bytes", _gpt2(256, 5), 1000, 2e-3),
-        Row("bert-5m", "wordpiece", _bert(256, 5), 1000, 1.5e-3),
+        Row("llama-5m", "bpe", _llama(256, 5, 688), 700, 2e-3),
+        Row("gpt2-5m", "bytes", _gpt2(256, 5), 700, 2e-3),
+        Row("bert-5m", "wordpiece", _bert(256, 5), 900, 7e-4),
     )
 }
 

@@ -1,0 +1,1 @@
+"""Stage 4: the Adapter Generator, sources + probes + target -> an adapter."""

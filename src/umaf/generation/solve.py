@@ -1,0 +1,92 @@
+"""Route `solve`: an adapter in closed form from unlabeled probes, with no gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umaf import seeds
+from umaf.adapters.factors import lora_modules
+from umaf.errors import ProbeError
+from umaf.generation.basis import Basis, sensitive_basis
+from umaf.generation.decisions import ask
+from umaf.generation.goals import Goal, part
+from umaf.generation.newton import gauss_newton
+from umaf.models import Model
+
+CHECK_SHARE = 0.2
+NEEDED = 16
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Factors with what their search saw."""
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+    history: tuple[dict, ...]
+
+
+def solve(
+    model: Model, goals: Sequence[Goal], *, rank: int = 8, iterations: int = 4, seed: int = 0, truncate: bool = False
+) -> Solved:
+    """Solve for an adapter that makes a target answer as wanted.
+
+    Args:
+        model: the target.
+        goals: what it should answer, one goal per capability.
+        rank: rank of every module's update.
+        iterations: most linearisations of the target, one to five.
+        seed: decides which fifth of the probes checks the steps.
+        truncate: cut probes that are longer than the target's window.
+
+    Raises:
+        ProbeError: too few probes, or one that does not fit.
+    """
+    fit, check = zip(*(split(goal, seed) for goal in goals), strict=True)
+    asked = [ask(model, goal, truncate=truncate) for goal in fit]
+    basis = sensitive_basis(asked, lora_modules(model), rank)
+    found = gauss_newton(asked, [ask(model, goal, truncate=truncate) for goal in check], basis, iterations=iterations)
+    return Solved(factors_of(basis, found.cores), found.history)
+
+
+def split(goal: Goal, seed: int) -> tuple[Goal, Goal]:
+    """Part a goal's probes into those that are fitted and those that check the fit.
+
+    Raises:
+        ProbeError: fewer probes than a fit needs.
+    """
+    count = len(goal.texts)
+    if count < NEEDED:
+        raise ProbeError(
+            f"An adapter for {goal.cue!r} needs at least {NEEDED} probes, because a fifth of them checks the fit; "
+            f"found {count}; add texts like those the capability is for."
+        )
+    order = np.random.default_rng(seeds.derive(seed, "solve", "check", goal.cue)).permutation(count).tolist()
+    held = max(4, round(CHECK_SHARE * count))
+    return part(goal, order[held:]), part(goal, order[:held])
+
+
+def factors_of(basis: Basis, cores: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Turn cores into balanced LoRA factors: dW = U R V^T = B A with B and A of equal norm.
+
+    Returns:
+        Module name -> (A [rank, in], B [out, rank]).
+    """
+    factors = {}
+    for (name, (u, v)), core in zip(basis.items(), cores, strict=True):
+        left, size, right = torch.linalg.svd(core.double())
+        root = size.sqrt()
+        factors[name] = (
+            (root[:, None] * (right @ v.T.double())).float().contiguous(),
+            ((u.double() @ left) * root).float().contiguous(),
+        )
+    return factors
+
+
+def weighted(goals: Sequence[Goal], weights: Sequence[float]) -> list[Goal]:
+    """Give each goal its weight."""
+    return [replace(goal, weight=float(weight)) for goal, weight in zip(goals, weights, strict=True)]

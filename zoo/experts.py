@@ -1,0 +1,52 @@
+"""Experts: models of the zoo (or any other) fine-tuned on the labels of one task, whole.
+
+They are the sources of transfers. Encoders get a classifier head of their own; everything else learns to answer
+the task's prompt. Built by command and cached, never shipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umaf.files import whole_folder
+from umaf.generation.decisions import ask
+from umaf.generation.goals import labelled_goal
+from umaf.generation.train import Schedule, optimise
+from umaf.models import Model, fresh_classifier, open_model
+from umaf.tasks.task import Task
+
+SCHEDULE = Schedule(steps=300, rate=1e-3, batch_size=32)
+# A larger model needs a smaller rate and, on two cores, fewer steps.
+LARGE = Schedule(steps=150, rate=1e-4, batch_size=16)
+
+
+def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
+    """Fine-tune a base on a task, or find that it was done.
+
+    Args:
+        base: hub id, folder, or name in the zoo.
+        task: labels or answers to learn.
+        cache: where experts are kept.
+        seed: initial head and order of examples.
+
+    Returns:
+        The expert's folder, loadable by its plain `transformers` class.
+    """
+    folder = cache / f"{Path(base).name.replace(':', '-')}--{task.name.replace('/', '-')}--{seed}"
+    if folder.exists():
+        return folder
+    model = _with_head(base, task, seed)
+    goal = labelled_goal(
+        [e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train]
+    )
+    model.net.train()
+    optimise([ask(model, goal, truncate=True)], LARGE if model.parameters > 1e7 else SCHEDULE, seed=seed)
+    with whole_folder(folder) as partial:
+        model.net.eval().save_pretrained(partial)
+        model.tokenizer.save_pretrained(partial)
+    return folder
+
+
+def _with_head(base: str, task: Task, seed: int) -> Model:
+    model = open_model(base)
+    return fresh_classifier(model, task.labels, seed=seed) if model.kind == "encoder" else model
