@@ -1,4 +1,4 @@
-# One place for what people and continuous integration run. `make quickstart` needs Python >= 3.10 and nothing else.
+# One place for what people and continuous integration run. The pinned environment needs Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
 # Torch without CUDA is ten times smaller: make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -39,6 +39,8 @@ clean:
 
 # A .venv that already has everything constraints.txt asks for is kept as it is.
 $(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "The pinned environment needs Python 3.11 or later; name one, as in: make quickstart PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python .ci/has_all.py || ( \
 		$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0" $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) && \
