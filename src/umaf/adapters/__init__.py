@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from umaf.adapters.apply import attach, factors_of, is_stacked, load_adapter, lora_config, sharing_copy
 from umaf.adapters.cores import Basis, cores
 from umaf.adapters.factors import Factors, combine, lora_modules, norms, truncate, weight_of
-from umaf.adapters.lora import is_stacked, load_adapter, lora_config, read_factors, sharing_copy, write_lora
+from umaf.adapters.lora import read_factors, write_lora
 
 __all__ = [
     "Basis",
     "Factors",
+    "attach",
     "combine",
     "cores",
+    "factors_of",
     "is_stacked",
     "load_adapter",
     "lora_config",
