@@ -95,29 +95,14 @@ def open_model(
         model = open_model(base, head=head, device=device, dtype=dtype, **options)
         return _merged(model, place, str(name))
     check_folder(place, allow_pickle=allow_pickle)
-    source = {"trust_remote_code": trust_remote_code}
     with quiet():
-        try:
-            config = AutoConfig.from_pretrained(place, **source)
-            found = _head(config, head)
-            net, report = _AUTO[found].from_pretrained(
-                place,
-                config=config,
-                dtype=kind,
-                use_safetensors=not allow_pickle or None,
-                output_loading_info=True,
-                **source,
-            )
-        except ModelError:
-            raise
-        except Exception as error:  # every library below has its own tree; the user gets one sentence
-            raise explain(place, error) from error
-        net = net.to(device).eval()
-        _check_loaded(net, place, found, report["missing_keys"])
-        tokenizer = open_tokenizer(place, trust_remote_code=trust_remote_code, size=config.vocab_size)
+        net, found = _load(place, head, kind, {"trust_remote_code": trust_remote_code}, allow_pickle)
+        tokenizer = open_tokenizer(place, trust_remote_code=trust_remote_code, size=net.config.vocab_size)
     if getattr(net.config, "pad_token_id", None) is None:
         net.config.pad_token_id = tokenizer.pad_token_id
-    return Model(net=net, tokenizer=tokenizer, name=str(name), family=family_of(net), head=found)
+    return Model(
+        net=net.to(device).eval(), tokenizer=tokenizer, name=str(name), family=family_of(net), head=found
+    )
 
 
 def fresh_classifier(model: Model, labels: Sequence[str], *, seed: int = 0) -> Model:
@@ -157,6 +142,27 @@ def fresh_classifier(model: Model, labels: Sequence[str], *, seed: int = 0) -> M
         raise ModelError(f'The body of "{model.name}" does not fit its own classifier: "{lost[0]}" differs.')
     net = net.to(device=model.device, dtype=body.dtype).eval()
     return replace(model, net=net, head="classifier", name=f"{model.name}+classifier")
+
+
+def _load(
+    place: str, ask: Ask, dtype: torch.dtype, source: dict[str, bool], allow_pickle: bool
+) -> tuple[Any, Head]:
+    """Reads configuration and weights, and refuses what cannot be used."""
+    try:
+        config = AutoConfig.from_pretrained(place, **source)
+        head = _head(config, ask)
+        net, report = _AUTO[head].from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            use_safetensors=not allow_pickle or None,
+            output_loading_info=True,
+            **source,
+        )
+    except Exception as error:  # every library below has its own tree; the user gets one sentence
+        raise explain(place, error) from error
+    _check_loaded(net, place, head, report["missing_keys"])
+    return net, head
 
 
 def _head(config: Any, ask: Ask) -> Head:

@@ -88,22 +88,19 @@ def encode(
     )
     rows, cut = [], 0
     for i, text in enumerate(texts):
-        row = _keep_open(model, batch["input_ids"][i], batch["special_tokens_mask"][i])
+        special = batch["special_tokens_mask"][i]
+        row = _keep_open(model, batch["input_ids"][i], special)
         if not row:
             raise ProbeError(f"Text {i + 1} of {len(texts)} has no tokens; remove it.")
         if limit is not None and len(row) > limit:
             if not truncate:
                 raise ProbeError(
-                    f'Text {i + 1} of {len(texts)} has {len(row)} tokens, but "{model.name}" reads {limit}; '
-                    "shorten it, or ask for truncation."
+                    f"Text {i + 1} of {len(texts)} has {len(row)} tokens with its prompt, but "
+                    f'"{model.name}" has room for {limit}; shorten it, or ask for truncation.'
                 )
-            part = [
-                end <= len(text) and not special
-                for (_, end), special in zip(
-                    batch["offset_mapping"][i], batch["special_tokens_mask"][i], strict=True
-                )
-            ]
-            row, cut = _shorten(row, part[: len(row)], limit), cut + 1
+            ends = [end for _, end in batch["offset_mapping"][i]]
+            row = _shorten(row, [n <= len(text) and not s for n, s in zip(ends, special, strict=True)], limit)
+            cut += 1
         rows.append(row)
     return _pad(model, rows, cut, masked=cue is not None and model.head == "masked")
 
@@ -124,7 +121,7 @@ def _keep_open(model: Model, ids: list[int], special: list[int]) -> list[int]:
 
 def _shorten(row: list[int], part: list[bool], limit: int) -> list[int]:
     """Removes the last tokens of the text's own part until the row fits."""
-    own = [i for i, mine in enumerate(part) if mine]
+    own = [i for i, mine in enumerate(part[: len(row)]) if mine]
     surplus = len(row) - limit
     if surplus >= len(own):
         raise ProbeError(

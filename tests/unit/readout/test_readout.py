@@ -37,7 +37,11 @@ WRITERS = [name for name in ARCHITECTURES if name not in ("bert", "roberta", "di
 @given(labels=st.lists(st.sampled_from(sorted(set(WORDS))), min_size=1, max_size=8, unique=True))
 def test_label_tokens_never_share_a_token(pico, architecture, labels):
     tokenizer = _tokenizer(pico, architecture)
-    tokens = label_tokens(tokenizer, labels)
+    try:
+        tokens = label_tokens(tokenizer, labels)
+    except TaskError as error:  # Answer and answer are one word to a vocabulary without capitals
+        assert "shares every token" in str(error)
+        return
     assert len(set(tokens)) == len(labels)
     for label, token in zip(labels, tokens, strict=True):
         assert token in answer_tokens(tokenizer, label) and tokenizer.decode([token]).strip()
