@@ -49,7 +49,7 @@ def _gpt2(width: int, layers: int) -> GPT2Config:
 def _bert(width: int, layers: int) -> BertConfig:
     return BertConfig(
         vocab_size=2048, hidden_size=width, num_hidden_layers=layers, num_attention_heads=4,
-        intermediate_size=4 * width, max_position_embeddings=WINDOW, hidden_dropout_prob=0.0,
+        intermediate_size=4 * width, max_position_embeddings=WINDOW, hidden_dropout_prob=0.0, initializer_range=0.07,
         attention_probs_dropout_prob=0.0, pad_token_id=0, tie_word_embeddings=True,
     )  # fmt: skip
 

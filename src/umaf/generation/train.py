@@ -19,8 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from umaf import seeds
-from umaf.adapters.factors import lora_modules
-from umaf.adapters.lora import sharing_copy
+from umaf.adapters import lora_modules, sharing_copy
 from umaf.errors import NumericalError
 from umaf.generation.decisions import Asked, ask, decide, divergence
 from umaf.generation.goals import Goal, part

@@ -63,7 +63,7 @@ def load_task(
 
     Example:
         >>> load_task("made/sentiment").labels
-        ('negative', 'positive')
+        ('positive', 'negative')
     """
     task = _load(name, find_data(data), seed)
     if limit is None or limit >= len(task.train):
