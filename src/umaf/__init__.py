@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from umaf.extraction.fingerprint import Fingerprint
     from umaf.extraction.similarity import similarity
     from umaf.fusion.fuse import fuse
+    from umaf.generation.sources import Source
     from umaf.models.open import Model, open_model
     from umaf.pipeline import transfer
     from umaf.tasks.door import load_task
@@ -34,6 +35,7 @@ __all__ = [
     "Fingerprint",
     "Model",
     "Probes",
+    "Source",
     "Task",
     "UmafError",
     "__version__",
@@ -51,6 +53,7 @@ _HOMES = {
     "Fingerprint": "umaf.extraction.fingerprint:Fingerprint",
     "Model": "umaf.models.open:Model",
     "Probes": "umaf.activations.probes:Probes",
+    "Source": "umaf.generation.sources:Source",
     "Task": "umaf.tasks.task:Task",
     "evaluate": "umaf.evaluation.evaluate:evaluate",
     "fingerprint": "umaf.extraction.extractor:extract",

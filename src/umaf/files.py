@@ -33,7 +33,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         'done'
     """
     target = Path(path)
-    _refuse_existing(target)
+    refuse_existing(target)
     made = [parent for parent in target.absolute().parents if not parent.exists()]
     # A name made here, not tempfile.mkdtemp, whose folders only their owner may enter.
     draft = target.absolute().parent / f".{target.name}.{secrets.token_hex(4)}.part"
@@ -43,7 +43,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         except OSError as problem:
             raise _unwritable(target, problem) from problem
         yield draft
-        _refuse_existing(target)
+        refuse_existing(target)
         try:
             draft.rename(target)
         except OSError as problem:
@@ -54,6 +54,20 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             for parent in made:
                 parent.rmdir()
         raise
+
+
+def refuse_existing(path: str | Path) -> None:
+    """Stop where something is in the way of an output; long work asks before it begins.
+
+    Raises:
+        OutputError: something is at `path`.
+
+    Example:
+        >>> refuse_existing("no/such/folder")
+    """
+    # lexists, because a dangling link is in the way too.
+    if os.path.lexists(path):
+        raise OutputError(f"The output {path} already exists; name another folder, or remove it first.")
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -116,12 +130,6 @@ def hash_texts(texts: Iterable[str]) -> str:
         digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)
     return digest.hexdigest()
-
-
-def _refuse_existing(target: Path) -> None:
-    # lexists, because a dangling link is in the way too.
-    if os.path.lexists(target):
-        raise OutputError(f"The output {target} already exists; name another folder, or remove it first.")
 
 
 def _unwritable(target: Path, problem: OSError) -> OutputError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,14 @@ from umaf.models import FAMILIES, Model, bare, shape_hash
 from umaf.models.quiet import quiet
 
 
-def write_lora(folder: str | Path, target: Model, factors: Factors, *, provenance: Mapping[str, Any]) -> Path:
+def write_lora(
+    folder: str | Path,
+    target: Model,
+    factors: Factors,
+    *,
+    provenance: Mapping[str, Any],
+    beside: Callable[[Path], object] | None = None,
+) -> Path:
     """Writes an update of a target as a PEFT folder, whole or not at all.
 
     The scaling is one for every reader (alpha equals the rank, module by module), so the folder's
@@ -33,6 +40,7 @@ def write_lora(folder: str | Path, target: Model, factors: Factors, *, provenanc
         target: the model the update is for; only its shapes are used.
         factors: per module ``(A [rank, in], B [out, rank])``, with experts in front where stacked.
         provenance: how the update was made; kept in ``umaf.json``, apart from PEFT's own files.
+        beside: writes more files into the folder before it takes its name.
 
     Returns:
         The folder.
@@ -50,6 +58,8 @@ def write_lora(folder: str | Path, target: Model, factors: Factors, *, provenanc
         net.save_pretrained(str(draft), save_embedding_layers=False)
         _sort_names(draft / "adapter_config.json")
         write_json(draft / CARD, {"umaf": __version__, "target": about, "provenance": dict(provenance)})
+        if beside is not None:
+            beside(draft)
     return Path(folder)
 
 

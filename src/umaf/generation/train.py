@@ -24,6 +24,7 @@ from umaf.errors import NumericalError
 from umaf.generation.decisions import Asked, ask, decide, divergence
 from umaf.generation.goals import Goal, part
 from umaf.models import Model, bare
+from umaf.models.quiet import quiet
 from umaf.readout import answer_loss
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
@@ -136,7 +137,7 @@ def _lora(model: Model, rank: int, seed: int, start: Factors | None):
     )
     needed = [(p, p.requires_grad) for p in model.net.parameters()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), quiet():
             torch.manual_seed(seeds.derive(seed, "train_lora", "fresh"))
             net = get_peft_model(sharing_copy(bare(model.net)), config)
         layers = {name: bare(net).get_submodule(name) for name in names}

@@ -1,0 +1,173 @@
+"""The four stages in a row: fingerprint the sources, scale, fuse, and make an adapter for the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from umaf.adapters import write_lora
+from umaf.evaluation.provenance import versions
+from umaf.evaluation.record import plain
+from umaf.extraction import Fingerprint, extract, open_extractor
+from umaf.files import refuse_existing
+from umaf.fusion import FUSIONS, fuse
+from umaf.generation.generate import check_route, generate
+from umaf.generation.sources import Source, check_sources, goals_of, labels_of
+from umaf.models import Model, weights_hash
+from umaf.scaling import SCALINGS, scale
+
+FINGERPRINT = "fingerprint.safetensors"
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a transfer gave.
+
+    Attributes:
+        factors: module name -> (A [rank, in], B [out, rank]), with dW = B A.
+        fingerprints: one per source, in their order.
+        fused: the sources' fingerprints, scaled to the target and fused.
+        route: how the adapter was made.
+        history: rows of the route's progress; a row with "note" says something in words.
+        seconds: wall time of the route alone.
+        folder: the PEFT folder; None when none was asked for.
+    """
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+    fingerprints: tuple[Fingerprint, ...]
+    fused: Fingerprint
+    route: str
+    history: tuple[dict[str, Any], ...]
+    seconds: float
+    folder: Path | None
+
+
+def transfer(  # every argument is one the command line has too
+    sources: Sequence[Source],
+    target: Model,
+    out: str | Path | None = None,
+    *,
+    route: str = "solve",
+    rank: int = 8,
+    seed: int = 0,
+    extractor: str = "pca",
+    scaling: str = "identity",
+    fusion: str = "weighted",
+    options: Mapping[str, Any] | None = None,
+    truncate: bool = False,
+    say: Say | None = None,
+) -> Transfer:
+    """Move the capabilities of one or more sources into a LoRA for a target.
+
+    Args:
+        sources: models with their probes; none may be the target itself.
+        target: the model that receives; it is left as it was.
+        out: the PEFT folder to write, which must not exist; None writes nothing.
+        route: how the adapter is made; see `umaf.generation.generate.ROUTES`.
+        rank: rank of every module's update.
+        seed: of everything random.
+        extractor: of the fingerprints.
+        scaling: of the fingerprints, to the target's size.
+        fusion: of the fingerprints, by the sources' weights.
+        options: further options of the route.
+        truncate: cut probes that are longer than a model's window; the history says how many.
+        say: called with a few words at the start of every stage.
+
+    Returns:
+        The adapter's factors, the fingerprints, and how it went.
+
+    Raises:
+        UmafError: what was asked for cannot be done; nothing was written.
+
+    Example:
+        >>> transfer([Source(expert, probes, "sentiment")], target, "adapters/sentiment")  # doctest: +SKIP
+        Transfer(...)
+    """
+    tell = say or (lambda _: None)
+    if out is not None:
+        refuse_existing(out)
+    _check_names(extractor, scaling, fusion)
+    check_route(target, route=route, rank=rank, options=options)
+    check_sources(sources, target)
+
+    fingerprints = []
+    for number, source in enumerate(sources, start=1):
+        tell(f"fingerprint {number} of {len(sources)}: {source.model.name}")
+        fingerprints.append(
+            extract(source.model, source.probes, base=source.base, extractor=extractor, truncate=truncate)
+        )
+    tell("scale and fuse")
+    scaled = [scale(fingerprint, target, method=scaling) for fingerprint in fingerprints]
+    fused = fuse(scaled, [source.weight for source in sources], method=fusion)
+    tell("read the sources' answers")
+    goals = goals_of(sources, target, truncate=truncate)
+    tell(f"{route} for {target.name}")
+    made = generate(target, goals, route=route, rank=rank, seed=seed, options=options, truncate=truncate)
+    history = (*_cut(fingerprints), *made.history)
+
+    folder = None
+    if out is not None:
+        tell(f"write {out}")
+        asked = {
+            "route": route,
+            "options": dict(options or {}),
+            "rank": rank,
+            "seed": seed,
+            "extractor": extractor,
+            "scaling": scaling,
+            "fusion": fusion,
+            "truncate": truncate,
+        }
+        about = {
+            **asked,
+            "sources": [_about(source, one) for source, one in zip(sources, fingerprints, strict=True)],
+            "target_weights": weights_hash(target),
+            "fingerprint": asdict(fused.card),
+            "history": history,
+            "seconds": round(made.seconds, 3),
+            "versions": versions(),
+        }
+        folder = write_lora(
+            out,
+            target,
+            made.factors,
+            provenance=plain(about),
+            beside=lambda draft: fused.save(draft / FINGERPRINT),
+        )
+    return Transfer(made.factors, tuple(fingerprints), fused, route, history, made.seconds, folder)
+
+
+def _check_names(extractor: str, scaling: str, fusion: str) -> None:
+    """Stop at a name that nothing has, before any model runs."""
+    open_extractor(extractor)
+    SCALINGS.get(scaling.partition(":")[0])
+    FUSIONS.get(fusion)
+
+
+def _cut(fingerprints: Sequence[Fingerprint]) -> tuple[dict[str, Any], ...]:
+    cards = [fingerprint.card for fingerprint in fingerprints if fingerprint.card.truncated]
+    return tuple(
+        {"note": f"{card.truncated} of {card.probe_count} probes were cut to the window of {card.model}"}
+        for card in cards
+    )
+
+
+def _about(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
+    """Tell in the adapter's own file where a capability comes from; the probes stay with the user."""
+    return {
+        "model": source.model.name,
+        "weights": weights_hash(source.model),
+        "base": None if source.base is None else source.base.name,
+        "base_weights": None if source.base is None else weights_hash(source.base),
+        "weight": source.weight,
+        "cue": source.cue,
+        "labels": labels_of(source),
+        "probes": fingerprint.card.probes,
+        "probe_count": fingerprint.card.probe_count,
+        "fingerprint": asdict(fingerprint.card),
+    }
