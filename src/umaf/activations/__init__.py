@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from umaf.activations.alignment import align, token_ends
 from umaf.activations.anchors import ANCHORS, ANCHORS_HASH
 from umaf.activations.capture import DEPTHS, capture, depth_layers, reading
 from umaf.activations.probes import MINIMUM, Probes, check_probes, read_probes
@@ -14,6 +15,7 @@ __all__ = [
     "DEPTHS",
     "MINIMUM",
     "Probes",
+    "align",
     "capture",
     "check_probes",
     "depth_layers",
@@ -21,6 +23,7 @@ __all__ = [
     "read_probes",
     "reading",
     "relative",
+    "token_ends",
     "token_ids",
     "too_long",
 ]
