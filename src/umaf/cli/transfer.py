@@ -1,0 +1,210 @@
+"""`umaf transfer`: move capabilities of source models into a LoRA for a target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import Field, field_validator
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from umaf.cli.opening import (
+    ModelConfig,
+    PickleOption,
+    RemoteOption,
+    TruncateOption,
+    opener,
+    short,
+    spread,
+    stages,
+)
+from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+from umaf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from umaf.pipeline import Transfer
+
+CUE = "answer"
+Many = list[str] | None
+
+
+class TransferConfig(ModelConfig):
+    """What `umaf transfer` does. What is said of sources is said once for all, or once for each."""
+
+    source: tuple[str, ...] = Field(min_length=1)
+    target: str
+    probes: tuple[Path, ...] = Field(min_length=1)
+    out: Path
+    base: tuple[str, ...] = ()
+    labels: tuple[tuple[str, ...], ...] = ()
+    cue: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    route: str = "solve"
+    rank: int = 8
+    steps: int | None = Field(default=None, ge=1)
+    extractor: str = "pca"
+    scaling: str = "identity"
+    fusion: str = "weighted"
+    truncate: bool = False
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list | tuple):
+            return [_parts(item) if isinstance(item, str) else item for item in value]
+        return value
+
+
+def transfer(
+    ctx: typer.Context,
+    source: Annotated[Many, typer.Option(metavar="MODEL", help="A model that has a capability.")] = None,
+    target: Annotated[str | None, typer.Option(metavar="MODEL", help="The model that receives.")] = None,
+    probes: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Texts on which the capability shows.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The PEFT folder to write.")] = None,
+    base: Annotated[Many, typer.Option(metavar="MODEL", help="What the source was fine-tuned from.")] = None,
+    labels: Annotated[
+        Many, typer.Option(metavar="A,B", help="Label words; none for a classifier's own, or a function.")
+    ] = None,
+    cue: Annotated[
+        Many, typer.Option(metavar="WORD", help=f"The word before the answer; {CUE!r} when not given.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Shares of the sources; negative takes away.")
+    ] = None,
+    route: Annotated[str, typer.Option(help="solve or distill.")] = "solve",
+    rank: Annotated[int, typer.Option(help="Of every module's update.")] = 8,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps of the route distill.")] = None,
+    extractor: Annotated[str, typer.Option(help="pca, pca:FILE or trained:FOLDER.")] = "pca",
+    scaling: Annotated[str, typer.Option(help="identity or ridge:FILE.")] = "identity",
+    fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
+    truncate: TruncateOption = False,
+    allow_pickle: PickleOption = False,
+    trust_remote_code: RemoteOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Move capabilities of source models into a LoRA for a target of any architecture, without labels.
+
+    --source, --base, --labels, --cue and --probes can be given once for each source, in the same order.
+    """
+    settings = settle(TransferConfig, ctx)
+    with stages(quiet=as_json) as say:
+        done = move(settings, say)
+    if as_json:
+        print(json.dumps(_facts(done, settings), indent=2))
+    else:
+        show(done, settings, Console())
+
+
+def move(settings: TransferConfig, say) -> Transfer:
+    """Do what the command does, without printing."""
+    from umaf.activations import read_probes
+    from umaf.files import refuse_existing
+    from umaf.generation.sources import Source
+    from umaf.pipeline import transfer as run
+
+    refuse_existing(settings.out)
+    count = len(settings.source)
+    if len(settings.weights) not in (0, count):
+        raise ConfigError(
+            f"{count} sources were given with {len(settings.weights)} weights; give one weight for each source."
+        )
+    weights = settings.weights or (1.0,) * count
+    bases = spread("base", settings.base, count, "")
+    labels = spread("labels", settings.labels, count, ())
+    cues = spread("cue", settings.cue, count, CUE)
+    # One file for all sources is read once, and one capability shown by two sources stays one.
+    texts = {path: read_probes(path).texts for path in dict.fromkeys(settings.probes)}
+    probes = [texts[path] for path in spread("probes", settings.probes, count, settings.probes[0])]
+    opened = opener(settings)
+    say("open the models")
+    target = opened(settings.target)
+    sources = [
+        Source(
+            opened(name), probes[i], cues[i], labels[i], opened(bases[i]) if bases[i] else None, weights[i]
+        )
+        for i, name in enumerate(settings.source)
+    ]
+    return run(
+        sources,
+        target,
+        settings.out,
+        route=settings.route,
+        rank=settings.rank,
+        seed=settings.seed,
+        extractor=settings.extractor,
+        scaling=settings.scaling,
+        fusion=settings.fusion,
+        options=None if settings.steps is None else {"steps": settings.steps},
+        truncate=settings.truncate,
+        say=say,
+    )
+
+
+def show(done: Transfer, settings: TransferConfig, console: Console) -> None:
+    """Print what moved, how near the target came, and where the adapter is."""
+    facts = _facts(done, settings)
+    table = Table("source", title="transfer", title_justify="left")
+    table.add_column("share", justify="right")
+    table.add_column("probes", justify="right")
+    table.add_column("change from its base")
+    for row in facts["sources"]:
+        change = "none" if row["unchanged"] else f"{row['strength']:.3g}" if row["base"] else "base not given"
+        table.add_row(escape(short(row["model"])), f"{row['weight']:g}", str(row["probes"]), change)
+    console.print(table)
+    came = [row["divergence"] for row in done.history if "divergence" in row]
+    if came:
+        console.print(
+            f"divergence from the sources' answers: {came[0]:.4g} before, {came[-1]:.4g} after (nats per probe)",
+            soft_wrap=True,
+        )
+    for row in done.history:
+        if "note" in row:
+            console.print(escape(row["note"]), soft_wrap=True)
+    console.print(f"route {done.route}, rank {settings.rank}, {done.seconds:.1f} s")
+    console.print(f"adapter for {escape(settings.target)}: {escape(str(done.folder))}", soft_wrap=True)
+
+
+def _facts(done: Transfer, settings: TransferConfig) -> dict[str, Any]:
+    """Put a result together for JSON."""
+    return {
+        "folder": str(done.folder),
+        "target": settings.target,
+        "route": done.route,
+        "rank": settings.rank,
+        "seed": settings.seed,
+        "seconds": round(done.seconds, 3),
+        "modules": len(done.factors),
+        "sources": [
+            {
+                "model": one.card.model,
+                "base": one.card.base,
+                "weight": weight,
+                "probes": one.card.probe_count,
+                "strength": one.card.strength,
+                "unchanged": one.card.unchanged,
+            }
+            for one, weight in zip(done.fingerprints, done.fused.card.weights, strict=True)
+        ],
+        "history": list(done.history),
+    }
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []
