@@ -8,14 +8,15 @@ strongest output gradients. One backward pass over the probes gives both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from umaf.generation.decisions import Asked, decide
+from umaf.generation.watch import watched
 from umaf.models import Model, bare
 
 Basis = Mapping[str, tuple[Float[Tensor, "out rank"], Float[Tensor, "in rank"]]]
@@ -52,7 +53,7 @@ def sensitive_basis(asked: Sequence[Asked], modules: Sequence[str], rank: int, *
     for one in asked:
         for start in range(0, len(one), batch_size):
             rows = range(start, min(start + batch_size, len(one)))
-            with _watched(one.model, modules) as seen:
+            with watched(one.model, modules, graph=True) as seen:
                 decisions = decide(one, rows)
             logits = decisions.logits - decisions.logits.mean(-1, keepdim=True)
             logits = logits * decisions.mask[..., None]
@@ -64,7 +65,7 @@ def sensitive_basis(asked: Sequence[Asked], modules: Sequence[str], rank: int, *
                     )
                     for name, gradient in zip(modules, gradients, strict=True):
                         if gradient is not None:
-                            _gather(inner, outer, name, seen[name][0], gradient)
+                            _gather(inner, outer, name, cast(Tensor, seen[name][0]), gradient)
     return {name: (_leading(outer[name], rank), _leading(inner[name], rank)) for name in modules if name in inner}
 
 
@@ -77,27 +78,3 @@ def _gather(inner: dict, outer: dict, name: str, x: Tensor, g: Tensor) -> None:
 
 def _leading(gram: Tensor, rank: int) -> Tensor:
     return torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(-1).contiguous()
-
-
-@contextmanager
-def _watched(model: Model, modules: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """See the inputs and outputs of modules; the hooks always leave."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-    handles = []
-
-    def watcher(name: str):
-        def look(_module, inputs, output):
-            # Frozen parameters give no graph, so the first output starts one.
-            output = output if output.requires_grad else output.detach().requires_grad_()
-            seen[name] = (inputs[0].detach(), output)
-            return output
-
-        return look
-
-    try:
-        for name in modules:
-            handles.append(bare(model.net).get_submodule(name).register_forward_hook(watcher(name)))
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
