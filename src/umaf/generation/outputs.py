@@ -41,7 +41,8 @@ def output_shift(
     *,
     rank: int = 8,
     rounds: int = 3,
-    ridge: float = 1e-2,
+    ridges: Sequence[float] = (1e-2,),
+    check: Sequence[Goal] = (),
     truncate: bool = False,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Make an update of a target's last writer that moves its answers to the wanted ones.
@@ -51,7 +52,9 @@ def output_shift(
         goals: what it should answer; each counts by its weight.
         rank: rank of the update.
         rounds: most regressions, each on the target as adapted so far.
-        ridge: strength of the regressions, as in :func:`umaf.tensors.ridge`.
+        ridges: strengths of the regressions, as in :func:`umaf.tensors.ridge`; each round takes the best.
+        check: goals on other probes, by which strength, step and end are chosen; `goals` when empty, which
+            always prefers the weakest ridge.
         truncate: cut probes that are longer than the target's window.
 
     Returns:
@@ -63,21 +66,23 @@ def output_shift(
         TaskError: the target cannot be read for these labels, or cannot write answers.
     """
     asked = [ask(model, goal, truncate=truncate) for goal in goals]
+    judges = [ask(model, goal, truncate=truncate) for goal in check] or asked
     writer = last_writer(asked[0])
     weight = weight_of(model, writer)
     none = (torch.zeros(rank, weight.shape[1]).double(), torch.zeros(weight.shape[0], rank).double())
     update: Update = {writer: none}
-    best = _divergence(asked, update)
+    best = _divergence(judges, update)
     for _ in range(rounds):
         x, lack = _rows(asked, update)
-        move = tensors.ridge(x, lack, strength=ridge).T
         a, b = update[writer]
         found = None
-        for step in STEPS:
-            trial = {writer: tensors.truncate_weighted(b @ a + step * move, x.T @ x, rank)}
-            value = _divergence(asked, trial)
-            if value < best - 1e-6:
-                best, found = value, trial
+        for ridge in ridges:
+            move = tensors.ridge(x, lack, strength=ridge).T
+            for step in STEPS:
+                trial = {writer: tensors.truncate_weighted(b @ a + step * move, x.T @ x, rank)}
+                value = _divergence(judges, trial)
+                if value < best - 1e-6:
+                    best, found = value, trial
         if found is None:
             break
         update = found

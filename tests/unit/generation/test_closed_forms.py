@@ -198,3 +198,18 @@ def test_watching_ends_when_a_pass_fails(pico) -> None:
         assert _hooks(target) == len(lora_modules(target))
         raise KeyboardInterrupt
     assert _hooks(target) == 0
+
+
+def test_probes_left_out_choose_the_ridge_or_that_nothing_is_done(pico) -> None:
+    target = open_model(pico("llama"))
+    goal = label_goal(TEXTS, "sentiment", LABELS, _wanted(len(TEXTS)))
+    weak, strong, best = (
+        output_shift(target, [goal], ridges=ridges, rounds=1, check=[goal])
+        for ridges in ((1e-3,), (10.0,), (10.0, 1e-3))
+    )
+    (name,) = best
+    assert torch.equal(best[name][0], weak[name][0]) and not torch.equal(best[name][0], strong[name][0])
+    with torch.no_grad():
+        present = decide(ask(target, goal), range(len(TEXTS))).logits[:, 0]
+    stay = label_goal(TEXTS, "sentiment", LABELS, present)
+    assert all(not (b @ a).any() for a, b in output_shift(target, [goal], check=[stay]).values())
