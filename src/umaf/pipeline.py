@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,16 @@ def transfer(  # every argument is one the command line has too
     Example:
         >>> transfer([Source(expert, probes, "sentiment")], target, "adapters/sentiment")  # doctest: +SKIP
         Transfer(...)
+        >>> transfer([], target=None)
+        Traceback (most recent call last):
+        umaf.errors.ConfigError: A transfer needs at least one source, and none was given; name one.
     """
     tell = say or (lambda _: None)
     if out is not None:
         refuse_existing(out)
     _check_names(extractor, scaling, fusion)
-    check_route(target, route=route, rank=rank, options=options)
     check_sources(sources, target)
+    check_route(target, route=route, rank=rank, options=options)
 
     fingerprints = []
     for number, source in enumerate(sources, start=1):
@@ -109,37 +112,35 @@ def transfer(  # every argument is one the command line has too
     tell(f"{route} for {target.name}")
     made = generate(target, goals, route=route, rank=rank, seed=seed, options=options, truncate=truncate)
     history = (*_cut(fingerprints), *made.history)
+    done = Transfer(made.factors, tuple(fingerprints), fused, route, history, made.seconds, None)
+    if out is None:
+        return done
+    tell(f"write {out}")
+    asked = {"route": route, "options": dict(options or {}), "rank": rank, "seed": seed, "truncate": truncate}
+    asked |= {"extractor": extractor, "scaling": scaling, "fusion": fusion}
+    return replace(done, folder=_write(out, target, done, asked=asked, sources=sources))
 
-    folder = None
-    if out is not None:
-        tell(f"write {out}")
-        asked = {
-            "route": route,
-            "options": dict(options or {}),
-            "rank": rank,
-            "seed": seed,
-            "extractor": extractor,
-            "scaling": scaling,
-            "fusion": fusion,
-            "truncate": truncate,
-        }
-        about = {
-            **asked,
-            "sources": [_about(source, one) for source, one in zip(sources, fingerprints, strict=True)],
-            "target_weights": weights_hash(target),
-            "fingerprint": asdict(fused.card),
-            "history": history,
-            "seconds": round(made.seconds, 3),
-            "versions": versions(),
-        }
-        folder = write_lora(
-            out,
-            target,
-            made.factors,
-            provenance=plain(about),
-            beside=lambda draft: fused.save(draft / FINGERPRINT),
-        )
-    return Transfer(made.factors, tuple(fingerprints), fused, route, history, made.seconds, folder)
+
+def _write(
+    out: str | Path, target: Model, done: Transfer, *, asked: Mapping[str, Any], sources: Sequence[Source]
+) -> Path:
+    """Write the PEFT folder with the fused fingerprint and all that is needed to do it again."""
+    about = {
+        **asked,
+        "sources": [_about(source, one) for source, one in zip(sources, done.fingerprints, strict=True)],
+        "target_weights": weights_hash(target),
+        "fingerprint": asdict(done.fused.card),
+        "history": done.history,
+        "seconds": round(done.seconds, 3),
+        "versions": versions(),
+    }
+    return write_lora(
+        out,
+        target,
+        done.factors,
+        provenance=plain(about),
+        beside=lambda draft: done.fused.save(draft / FINGERPRINT),
+    )
 
 
 def _check_names(extractor: str, scaling: str, fusion: str) -> None:

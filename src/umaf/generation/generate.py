@@ -13,8 +13,9 @@ from torch import Tensor
 
 from umaf.adapters import lora_modules, weight_of
 from umaf.errors import ConfigError, NumericalError
+from umaf.generation.decisions import ask, decide
 from umaf.generation.distill import fresh
-from umaf.generation.goals import Goal
+from umaf.generation.goals import Goal, part
 from umaf.generation.solve import Solved
 from umaf.models import Model
 from umaf.readout import encode, prompt_of
@@ -97,12 +98,14 @@ def generate(
             for goal, cut in shortened
             if cut
         ]
+    for goal in goals:
+        _check_answers(target, goal, truncate)
     try:
         solved = make(target, goals, rank=rank, seed=seed, truncate=truncate, **(options or {}))
     except torch.linalg.LinAlgError as problem:  # type: ignore[attr-defined]
         raise NumericalError(
             f"The route {route!r} came upon a system without a solution for {target.name} "
-            f"({' '.join(str(problem).split())}); check the probes, or open the target in float32."
+            f"({' '.join(str(problem).split()).rstrip('.')}); check the probes, or open the target in float32."
         ) from problem
     for name, pair in solved.factors.items():
         if not all(bool(torch.isfinite(factor).all()) for factor in pair):
@@ -141,8 +144,28 @@ def check_route(target: Model, *, route: str, rank: int, options: Mapping[str, A
     return make
 
 
+def _check_answers(target: Model, goal: Goal, truncate: bool) -> None:
+    """Stop at a target whose numbers overflow, on a few probes, before a route meets them in a matrix."""
+    few = part(goal, range(min(8, len(goal.texts))))
+    with torch.inference_mode():
+        logits = decide(ask(target, few, truncate=truncate), range(len(few.texts))).logits
+    if not torch.isfinite(logits).all():
+        raise NumericalError(
+            f'"{target.name}" answers the probes with NaN or infinity; open it in float32, and check its weights.'
+        )
+
+
 def unchanged(target: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on."""
+    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from umaf.models import FAMILIES
+        >>> net = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+        >>> factors = unchanged(Model(net.eval(), None, "tiny", FAMILIES["bert"], "base"), rank=2)
+        >>> len(factors), max(float(b.norm()) for _, b in factors.values())
+        (6, 0.0)
+    """
     factors = {}
     for name in lora_modules(target):
         out, inner = weight_of(target, name).shape

@@ -77,6 +77,9 @@ def goals_of(
     Example:
         >>> goals_of([Source(expert, probes, "sentiment", ("bad", "good"))], target)  # doctest: +SKIP
         [Goal(...)]
+        >>> goals_of([], target=None)
+        Traceback (most recent call last):
+        umaf.errors.ConfigError: A transfer needs at least one source, and none was given; name one.
     """
     check_sources(sources, target)
     groups: dict[tuple, list[Source]] = {}
