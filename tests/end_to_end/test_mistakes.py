@@ -13,6 +13,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoConfig, ViTConfig, ViTModel
 
 import umaf.models
+import umaf.readout.scores
 from tests.texts import CUE, LABELS, PROBES
 from umaf.cli import main
 from umaf.generation.solve import Solved
@@ -267,15 +268,27 @@ def test_an_interruption_leaves_nothing(place, monkeypatch, moment):
 
 
 @pytest.mark.parametrize("route", ["solve", "distill"])
-@pytest.mark.parametrize("moment", ["umaf.generation.newton.choose_at", "umaf.generation.basis.decide"])
-def test_hooks_are_gone_after_an_interruption_inside_a_route(place, monkeypatch, route, moment):
-    def interrupted(*_args, **_more):
-        raise KeyboardInterrupt
+def test_hooks_are_gone_whenever_a_route_is_interrupted(place, monkeypatch, route):
+    forward = umaf.readout.scores.forward
+    calls = stop = 0
 
-    monkeypatch.setattr(moment, interrupted)
-    assert place.transfer("--route", route)[0] == 130
-    assert [path.name for path in place.folder.iterdir()] == ["probes.txt"]
-    place.nothing_hooked()
+    def counted(*args, **more):
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+        return forward(*args, **more)
+
+    monkeypatch.setattr("umaf.readout.scores.forward", counted)
+    words = ("--route", route, *(("--steps", "4") if route == "distill" else ()))
+    assert place.transfer(*words)[0] == 0
+    shutil.rmtree(place.folder / "adapter")
+    whole = calls
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        calls, stop = 0, int(share * whole)
+        assert place.transfer(*words)[0] == 130
+        assert [path.name for path in place.folder.iterdir()] == ["probes.txt"]
+        place.nothing_hooked()
 
 
 def test_hooks_are_gone_after_an_interruption_inside_training(place, monkeypatch):
