@@ -168,10 +168,14 @@ def show(done: Transfer, settings: TransferConfig, console: Console) -> None:
         change = "none" if row["unchanged"] else f"{row['strength']:.3g}" if row["base"] else "base not given"
         table.add_row(escape(short(row["model"])), f"{row['weight']:g}", str(row["probes"]), change)
     console.print(table)
-    came = [row["divergence"] for row in done.history if "divergence" in row]
+    came = [row for row in done.history if "divergence" in row]
     if came:
+        # The bare target on the probes that the last number is from.
+        before, after = came[-1].get("bare", came[0]["divergence"]), came[-1]["divergence"]
+        where = came[-1].get("on", "probes left out of the fit")
         console.print(
-            f"divergence from the sources' answers: {came[0]:.4g} before, {came[-1]:.4g} after (nats per probe)",
+            f"divergence from the sources' answers: {before:.4g} before, {after:.4g} after "
+            f"(nats per probe, on {where})",
             soft_wrap=True,
         )
     for row in done.history:

@@ -51,7 +51,9 @@ def distill(
     row = {
         "stage": "distill",
         "steps": steps,
-        "divergence_before": divergence_from(attach(model, solved.factors), goals, truncate=truncate),
+        "on": "all probes, which it was trained on",
+        "bare": divergence_from(model, goals, truncate=truncate),
+        "solved": divergence_from(attach(model, solved.factors), goals, truncate=truncate),
         "divergence": divergence_from(attach(model, factors), goals, truncate=truncate),
     }
     return Solved(factors, (*solved.history, row))
