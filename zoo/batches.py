@@ -21,6 +21,7 @@ ROWS = 32
 REPEATED = 4
 PAIR_ROWS = 80
 PAIR_WINDOW = 48
+LEFT_TO_RIGHT = 0.35
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, lead: str) -> Enc
 
 
 Batch = dict[str, torch.Tensor]
-Maker = Callable[[Encoded, PreTrainedTokenizerFast, np.random.Generator], Batch]
+Maker = Callable[[Encoded, PreTrainedTokenizerFast, np.random.Generator, float], Batch]
 
 
 def _windows(stream: np.ndarray, size: int, rows: int, draw: np.random.Generator) -> np.ndarray:
@@ -66,7 +67,9 @@ def _pad(rows: list[list[int]], pad: int, size: int) -> np.ndarray:
     return padded
 
 
-def causal(data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator) -> Batch:
+def causal(
+    data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator, progress: float
+) -> Batch:
     """Half the rows are running text, a quarter of it shown twice; half are packed prompts with answers.
 
     Text shown twice teaches copying, which small models are slow to find; in every other packed row only the
@@ -94,8 +97,16 @@ def _pack(data: Encoded, rows: int, draw: np.random.Generator) -> tuple[np.ndarr
     return ids, labels
 
 
-def masked(data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator) -> Batch:
-    """Hide 30 % of the words (a small model needs the signal; Wettig et al., EACL 2023); where a prompt is shown, hide the first token of its answer as well."""
+def masked(
+    data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator, progress: float
+) -> Batch:
+    """Hide 30 % of the words (a small model needs the signal; Wettig et al., EACL 2023), and the first token of an answer.
+
+    The first third of training reads left to right and predicts the next word: masked words alone leave a small
+    post-norm encoder on the plateau of word frequencies for thousands of steps.
+    """
+    if progress < LEFT_TO_RIGHT:
+        return _left_to_right(causal(data, tokenizer, draw, progress))
     cls, sep, pad, mask = (
         tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id,
     )  # fmt: skip
@@ -122,7 +133,17 @@ def masked(data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Ge
     }
 
 
-def spans(data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator) -> Batch:
+def _left_to_right(batch: Batch) -> Batch:
+    """Let an encoder predict the next token: a triangular attention mask, and labels one place to the left."""
+    ids, labels = batch["input_ids"], batch["labels"]
+    triangle = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    following = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], IGNORED)], dim=1)
+    return {"input_ids": ids, "labels": following, "attention_mask": triangle.expand(len(ids), 1, -1, -1)}
+
+
+def spans(
+    data: Encoded, tokenizer: PreTrainedTokenizerFast, draw: np.random.Generator, progress: float
+) -> Batch:
     """T5's objective on running text (15 % in spans of three), and prompt -> answer for the other half."""
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     if draw.random() < 0.4:

@@ -69,7 +69,7 @@ def _step(net, optimiser, make, data, tokenizer, row, step, seed) -> float:
         group["lr"] = rate_at(step, row.steps, row.rate)
     extra = {"output_router_logits": True} if row.config.model_type == "mixtral" else {}
     with torch.autocast("cpu", torch.bfloat16):
-        loss = net(**make(data, tokenizer, draw), **extra).loss
+        loss = net(**make(data, tokenizer, draw, step / row.steps), **extra).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimiser.step()

@@ -8,14 +8,14 @@ strongest output gradients. One backward pass over the probes gives both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.generation.decisions import Asked, decide
+from umaf.generation.decisions import Asked, Decisions, batches, decide
 from umaf.generation.watch import watched
 from umaf.models import Model, bare
 
@@ -51,22 +51,26 @@ def sensitive_basis(asked: Sequence[Asked], modules: Sequence[str], rank: int, *
     inner: dict[str, Tensor] = {}
     outer: dict[str, Tensor] = {}
     for one in asked:
-        for start in range(0, len(one), batch_size):
-            rows = range(start, min(start + batch_size, len(one)))
+        for rows in batches(one, batch_size):
             with watched(one.model, modules, graph=True) as seen:
                 decisions = decide(one, rows)
-            logits = decisions.logits - decisions.logits.mean(-1, keepdim=True)
-            logits = logits * decisions.mask[..., None]
             outputs = [seen[name][1] for name in modules]
-            for step in range(logits.shape[1]):
-                for choice in range(logits.shape[2]):
-                    gradients = torch.autograd.grad(
-                        logits[:, step, choice].sum(), outputs, retain_graph=True, allow_unused=True
-                    )
-                    for name, gradient in zip(modules, gradients, strict=True):
-                        if gradient is not None:
-                            _gather(inner, outer, name, cast(Tensor, seen[name][0]), gradient)
+            for value in _contrasts(decisions):
+                gradients = torch.autograd.grad(value, outputs, retain_graph=True, allow_unused=True)
+                for name, gradient in zip(modules, gradients, strict=True):
+                    if gradient is not None:
+                        _gather(inner, outer, name, cast(Tensor, seen[name][0]), gradient)
     return {name: (_leading(outer[name], rank), _leading(inner[name], rank)) for name in modules if name in inner}
+
+
+def _contrasts(decisions: Decisions) -> Iterator[Tensor]:
+    """Every choice against the mean of its decision, summed over probes; of two choices one says it all."""
+    logits = decisions.logits - decisions.logits.mean(-1, keepdim=True)
+    logits = logits * decisions.mask[..., None]
+    choices = 1 if logits.shape[2] == 2 else logits.shape[2]
+    for step in range(logits.shape[1]):
+        for choice in range(choices):
+            yield logits[:, step, choice].sum()
 
 
 def _gather(inner: dict, outer: dict, name: str, x: Tensor, g: Tensor) -> None:
@@ -77,4 +81,24 @@ def _gather(inner: dict, outer: dict, name: str, x: Tensor, g: Tensor) -> None:
 
 
 def _leading(gram: Tensor, rank: int) -> Tensor:
-    return torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(-1).contiguous()
+    # In float32, LAPACK gives up on some matrices with many eigenvalues of 0.
+    return torch.linalg.eigh(gram.double()).eigenvectors[:, -rank:].flip(-1).float().contiguous()
+
+
+def narrowed(basis: Basis, cores: Float[Tensor, "module wide wide"], rank: int) -> tuple[Basis, Tensor]:
+    """Keep, per module, the `rank` directions that carry most of an update.
+
+    Args:
+        basis: directions of a wider rank.
+        cores: the update in them.
+        rank: how many directions stay.
+
+    Returns:
+        The narrower basis, and the update cut to it, [module, rank, rank] (diagonal).
+    """
+    kept, cut = {}, []
+    for (name, (u, v)), core in zip(basis.items(), cores, strict=True):
+        left, size, right = torch.linalg.svd(core)
+        kept[name] = (u @ left[:, :rank], v @ right[:rank].T)
+        cut.append(torch.diag(size[:rank]))
+    return kept, torch.stack(cut)

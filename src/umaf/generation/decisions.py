@@ -1,8 +1,8 @@
 """A goal as decisions of the target: at a place in a prompt, a distribution over a few choices.
 
 A classification is one decision per probe among the labels. A function is one decision per token of the wanted
-answer, among that token and its strongest rivals. Both become logits ``[text, step, choice]`` with a mask, so that
-`solve` and `distill` know one kind of thing.
+answer: that token, or any other of the whole vocabulary. Both become logits ``[text, step, choice]`` with a mask, so
+that every closed form knows one kind of thing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from umaf.generation.goals import Goal, part
 from umaf.models import Model
 from umaf.readout import Encoded, Readout, answer_logits, label_logits, make_readout, prepare
 from umaf.readout.generate import answer_ids
-
-RIVALS = 3
 
 
 @dataclass(frozen=True)
@@ -65,53 +63,40 @@ def ask(model: Model, goal: Goal, *, truncate: bool = False) -> Asked:
     return Asked(model, goal, readout, prepare(model, goal.texts, readout, truncate=truncate))
 
 
-def decide(
-    asked: Asked, rows: Sequence[int], *, choices: Int[Tensor, "text step choice"] | None = None
-) -> Decisions:
+def decide(asked: Asked, rows: Sequence[int]) -> Decisions:
     """Read the target's decisions on some probes.
+
+    For a function the two choices are the wanted token and all others together, whose joint logit is taken as 0:
+    the first logit is then ``z_wanted - logsumexp(z_others)``, and its cross-entropy that of the whole vocabulary.
 
     Args:
         asked: a prepared goal.
         rows: which probes.
-        choices: for a function, the tokens among which it is decided; the wanted token and the whole vocabulary's
-            strongest rivals when not given.
     """
     rows = list(rows)
     if asked.readout is not None and asked.batch is not None:
         logits = label_logits(asked.model, asked.batch.take(rows), asked.readout)[:, None]
         wanted = asked.goal.wanted[rows].exp().to(logits.device)[:, None]
         return Decisions(logits, wanted, torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device))
-    full, targets, mask = _answers(asked, rows)
-    if choices is None:
-        choices = rivals(full, targets)
-    wanted = torch.zeros(choices.shape, device=full.device)
-    wanted[..., 0] = 1
-    return Decisions(full.gather(-1, choices), wanted, mask)
-
-
-def rivals(logits: Float[Tensor, "text step token"], targets: Int[Tensor, "text step"]) -> Int[Tensor, "text step choice"]:
-    """Give the wanted token first, then the strongest other tokens."""
-    others = logits.detach().scatter(-1, targets[..., None], -torch.inf)
-    return torch.cat([targets[..., None], others.topk(RIVALS, dim=-1).indices], dim=-1)
-
-
-def choose(asked: Asked, rows: Sequence[int]) -> Int[Tensor, "text step choice"] | None:
-    """Fix the choices of a function at the target's present rivals; a classification has none to fix."""
-    if asked.readout is not None:
-        return None
-    with torch.no_grad():
-        full, targets, _ = _answers(asked, list(rows))
-    return rivals(full, targets)
-
-
-def _answers(asked: Asked, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Scatter the flat answer logits to [text, step, token]."""
     goal = part(asked.goal, rows)
     flat, targets = answer_logits(asked.model, goal.texts, goal.answers, goal.cue)
+    others = flat.scatter(-1, targets[:, None], -torch.inf).logsumexp(-1)
+    odds = flat.gather(-1, targets[:, None])[:, 0] - others
     lengths = torch.tensor([asked.lengths[i] for i in rows], device=flat.device)
     mask = torch.arange(int(lengths.max()), device=flat.device) < lengths[:, None]
-    logits = flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[..., None], flat)
-    return logits, torch.zeros_like(mask, dtype=torch.long).masked_scatter(mask, targets), mask
+    odds = odds.new_zeros(mask.shape).masked_scatter(mask, odds)
+    wanted = torch.tensor([1.0, 0.0], device=flat.device).expand(*mask.shape, 2)
+    return Decisions(torch.stack([odds, torch.zeros_like(odds)], dim=-1), wanted, mask)
+
+
+def batches(asked: Asked, size: int) -> list[list[int]]:
+    """Part a goal's probes into batches of alike length, so that little is computed for padding."""
+    if asked.batch is not None:
+        lengths = asked.batch.mask.sum(1).tolist()
+    else:
+        lengths = [(steps, len(text)) for steps, text in zip(asked.lengths, asked.goal.texts, strict=True)]
+    order = sorted(range(len(asked)), key=lambda row: lengths[row])
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def divergence(decisions: Decisions) -> Float[Tensor, " text"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from umaf import seeds
 from umaf.adapters import attach
-from umaf.generation.decisions import ask, decide, divergence
+from umaf.generation.decisions import ask, batches, decide, divergence
 from umaf.generation.goals import Goal
 from umaf.generation.solve import Solved, solve
 from umaf.generation.train import Schedule, train_lora
@@ -23,8 +23,9 @@ def distill(
     goals: Sequence[Goal],
     *,
     rank: int = 8,
-    steps: int = 100,
-    rate: float = 2e-3,
+    steps: int = 60,
+    rate: float = 5e-3,
+    iterations: int = 2,
     seed: int = 0,
     truncate: bool = False,
 ) -> Solved:
@@ -36,6 +37,7 @@ def distill(
         rank: rank of every module's update.
         steps: gradient steps.
         rate: peak learning rate.
+        iterations: linearisations of the solve that the steps begin from; it need not be finished.
         seed: of the solve's split, and of the order of probes.
         truncate: cut probes that are longer than the target's window.
 
@@ -43,7 +45,7 @@ def distill(
         ProbeError: too few probes, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
     """
-    solved = solve(model, goals, rank=rank, seed=seed, truncate=truncate)
+    solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
     start = alive(solved.factors, seed)
     factors = train_lora(
         model, goals, rank=rank, schedule=Schedule(steps=steps, rate=rate), seed=seed, start=start
@@ -84,10 +86,7 @@ def divergence_from(model: Model, goals: Sequence[Goal], *, truncate: bool = Fal
     with torch.inference_mode():
         for goal in goals:
             one = ask(model, goal, truncate=truncate)
-            parts = [
-                divergence(decide(one, range(start, min(start + BATCH, len(one)))))
-                for start in range(0, len(one), BATCH)
-            ]
+            parts = [divergence(decide(one, rows)) for rows in batches(one, BATCH)]
             total += goal.weight * float(torch.cat(parts).mean())
             weight += goal.weight
     return total / weight

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from umaf.adapters.cores import cores
 from umaf.generation.basis import Basis
-from umaf.generation.decisions import Asked, choose, decide, divergence
+from umaf.generation.decisions import Asked, batches, decide, divergence
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
-STEPS = (1.0, 0.5, 0.25)
+RIDGES = (1e-2, 1e-1, 1.0, 10.0, 100.0)
+STEPS = (1.0, 0.5)
 CURVATURE_FLOOR = 0.02
 
 
@@ -39,7 +39,13 @@ class Solution:
 
 
 def gauss_newton(
-    fit: Sequence[Asked], check: Sequence[Asked], basis: Basis, *, iterations: int = 4, batch_size: int = 64
+    fit: Sequence[Asked],
+    check: Sequence[Asked],
+    basis: Basis,
+    *,
+    iterations: int = 5,
+    start: Float[Tensor, "module rank rank"] | None = None,
+    batch_size: int = 64,
 ) -> Solution:
     """Find cores that bring the target's decisions to the wanted ones.
 
@@ -48,13 +54,15 @@ def gauss_newton(
         check: goals whose probes choose ridge and step, and end the search when nothing improves.
         basis: the directions.
         iterations: most linearisations.
+        start: cores to begin with; zeros, the bare target, when not given.
+        batch_size: probes in one linearisation; all of them enter one system.
 
     Returns:
-        The best cores seen; zeros where nothing improved on the bare target.
+        The best cores seen; those of the start where nothing improved on it.
     """
     rank = next(iter(basis.values()))[0].shape[1]
     device = fit[0].model.device
-    present = torch.zeros(len(basis), rank, rank, device=device)
+    present = torch.zeros(len(basis), rank, rank, device=device) if start is None else start
     best = mean_divergence(check, basis, present)
     history = [{"iteration": 0, "divergence": best, "ridge": None, "step": None}]
     for iteration in range(1, iterations + 1):
@@ -82,10 +90,7 @@ def mean_divergence(asked: Sequence[Asked], basis: Basis, values: Tensor, *, bat
     with torch.inference_mode():
         for one in asked:
             with cores(one.model, basis, values):
-                parts = [
-                    divergence(decide(one, range(start, min(start + batch_size, len(one)))))
-                    for start in range(0, len(one), batch_size)
-                ]
+                parts = [divergence(decide(one, rows)) for rows in batches(one, batch_size)]
             total += one.goal.weight * float(torch.cat(parts).mean())
             weight += one.goal.weight
     return total / weight
@@ -96,8 +101,7 @@ def _system(fit: Sequence[Asked], basis: Basis, present: Tensor, batch_size: int
     rows, residuals = [], []
     for one in fit:
         scale = (one.goal.weight / len(one)) ** 0.5
-        for start in range(0, len(one), batch_size):
-            chosen = range(start, min(start + batch_size, len(one)))
+        for chosen in batches(one, batch_size):
             jacobian, root, residual = _linearise(one, chosen, basis, present)
             # H = L L^T, so rows L^T J and residuals L^+ (q - p) make the sums plain least squares.
             rows.append(scale * (root.transpose(-1, -2) @ jacobian))
@@ -126,17 +130,17 @@ def _linearise(
 ) -> tuple[Float[Tensor, "row choice coordinate"], Float[Tensor, "row choice choice"], Float[Tensor, "row choice"]]:
     """Jacobian, square root of the curvature, and whitened residual of every decision on some probes."""
     values = present.expand(len(chosen), *present.shape).clone().requires_grad_()
-    choices = choose_at(one, chosen, basis, present)
     with cores(one.model, basis, values):
-        decisions = decide(one, chosen, choices=choices)
-    logits = decisions.logits
+        decisions = decide(one, chosen)
+    # Only differences between choices count: against the last one, its own row is zero and costs nothing.
+    logits = decisions.logits - decisions.logits[..., -1:]
     _, steps, width = logits.shape
-    rows = []
+    jacobian = values.new_zeros(len(chosen), steps, width, present.numel())
     for step in range(steps):
-        for choice in range(width):
+        for choice in range(width - 1):
             (gradient,) = torch.autograd.grad(logits[:, step, choice].sum(), values, retain_graph=True)
-            rows.append(gradient.flatten(1))
-    jacobian = torch.stack(rows, dim=1).unflatten(1, (steps, width))[decisions.mask]
+            jacobian[:, step, choice] = gradient.flatten(1)
+    jacobian = jacobian[decisions.mask]
     p, q = logits.detach().softmax(-1)[decisions.mask], decisions.wanted[decisions.mask]
     curvature = torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
     centred = torch.eye(width, device=p.device) - 1 / width
@@ -147,8 +151,3 @@ def _linearise(
     residual = inverse * (vectors.transpose(-1, -2) @ (q - p)[..., None])[..., 0]
     return jacobian, root, residual
 
-
-def choose_at(one: Asked, chosen: Sequence[int], basis: Basis, present: Tensor) -> Tensor | None:
-    """The rivals of a function's wanted tokens at the present cores."""
-    with torch.no_grad(), cores(one.model, basis, present):
-        return choose(one, chosen)

@@ -1,24 +1,29 @@
-"""Route `solve`: an adapter in closed form from unlabeled probes, with no gradient descent."""
+"""Route `solve`: an adapter in closed form from unlabeled probes, with no gradient descent.
+
+Gauss-Newton first moves in a coordinate space wider than the adapter's rank, where a linearisation reaches further;
+what it found is narrowed to the rank by its singular directions, and one more linearisation mends the cut.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from umaf import seeds
-from umaf.adapters.factors import lora_modules
+from umaf.adapters import lora_modules, weight_of
 from umaf.errors import ProbeError
-from umaf.generation.basis import Basis, sensitive_basis
+from umaf.generation.basis import Basis, narrowed, sensitive_basis
 from umaf.generation.decisions import ask
 from umaf.generation.goals import Goal, part
 from umaf.generation.newton import gauss_newton
 from umaf.models import Model
 
 CHECK_SHARE = 0.2
+WIDTH = 3
 NEEDED = 16
 
 
@@ -31,7 +36,7 @@ class Solved:
 
 
 def solve(
-    model: Model, goals: Sequence[Goal], *, rank: int = 8, iterations: int = 4, seed: int = 0, truncate: bool = False
+    model: Model, goals: Sequence[Goal], *, rank: int = 8, iterations: int = 5, seed: int = 0, truncate: bool = False
 ) -> Solved:
     """Solve for an adapter that makes a target answer as wanted.
 
@@ -39,7 +44,7 @@ def solve(
         model: the target.
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
-        iterations: most linearisations of the target, one to five.
+        iterations: most linearisations of the target; the last one only mends the cut to the rank.
         seed: decides which fifth of the probes checks the steps.
         truncate: cut probes that are longer than the target's window.
 
@@ -48,9 +53,14 @@ def solve(
     """
     fit, check = zip(*(split(goal, seed) for goal in goals), strict=True)
     asked = [ask(model, goal, truncate=truncate) for goal in fit]
-    basis = sensitive_basis(asked, lora_modules(model), rank)
-    found = gauss_newton(asked, [ask(model, goal, truncate=truncate) for goal in check], basis, iterations=iterations)
-    return Solved(factors_of(basis, found.cores), found.history)
+    judges = [ask(model, goal, truncate=truncate) for goal in check]
+    modules = lora_modules(model)
+    sides = min(min(weight_of(model, name).shape) for name in modules)
+    wide = sensitive_basis(asked, modules, min(WIDTH * rank, sides))
+    found = gauss_newton(asked, judges, wide, iterations=max(1, iterations - 1))
+    basis, cut = narrowed(wide, found.cores, rank)
+    mended = gauss_newton(asked, judges, basis, iterations=min(1, iterations - 1), start=cut)
+    return Solved(factors_of(basis, mended.cores), (*found.history, *mended.history))
 
 
 def split(goal: Goal, seed: int) -> tuple[Goal, Goal]:
@@ -86,7 +96,3 @@ def factors_of(basis: Basis, cores: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         )
     return factors
 
-
-def weighted(goals: Sequence[Goal], weights: Sequence[float]) -> list[Goal]:
-    """Give each goal its weight."""
-    return [replace(goal, weight=float(weight)) for goal, weight in zip(goals, weights, strict=True)]
