@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from umaf import seeds
-from umaf.adapters import attach
+from umaf.adapters import attach, lora_modules, weight_of
 from umaf.generation.decisions import ask, batches, decide, divergence
 from umaf.generation.goals import Goal
 from umaf.generation.solve import Solved, solve
@@ -16,6 +16,8 @@ from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model
 
 BATCH = 64
+LABEL_STEPS = 60
+FUNCTION_STEPS = 150
 
 
 def distill(
@@ -23,7 +25,7 @@ def distill(
     goals: Sequence[Goal],
     *,
     rank: int = 8,
-    steps: int = 60,
+    steps: int | None = None,
     rate: float = 5e-3,
     iterations: int = 2,
     seed: int = 0,
@@ -31,11 +33,13 @@ def distill(
 ) -> Solved:
     """Solve for an adapter, and train it on.
 
+    A function is trained from a fresh LoRA: what a solve finds of it is far from working, and a worse start than none.
+
     Args:
         model: the target; left as it was.
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
-        steps: gradient steps.
+        steps: gradient steps; 60 when not given, 150 where a goal is a function.
         rate: peak learning rate.
         iterations: linearisations of the solve that the steps begin from; it need not be finished.
         seed: of the solve's split, and of the order of probes.
@@ -45,7 +49,12 @@ def distill(
         ProbeError: too few probes, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
     """
-    solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
+    written = any(goal.is_function for goal in goals)
+    steps = steps or (FUNCTION_STEPS if written else LABEL_STEPS)
+    if written:
+        solved = Solved(nothing(model, rank, seed), ())
+    else:
+        solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
     start = alive(solved.factors, seed)
     factors = train_lora(
         model, goals, rank=rank, schedule=Schedule(steps=steps, rate=rate), seed=seed, start=start
@@ -59,6 +68,24 @@ def distill(
         "divergence": divergence_from(attach(model, factors), goals, truncate=truncate),
     }
     return Solved(factors, (*solved.history, row))
+
+
+def nothing(model: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from umaf.models import FAMILIES
+        >>> net = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+        >>> factors = nothing(Model(net.eval(), None, "tiny", FAMILIES["bert"], "base"), rank=2)
+        >>> len(factors), max(float(b.norm()) for _, b in factors.values())
+        (6, 0.0)
+    """
+    factors = {}
+    for name in lora_modules(model):
+        out, inner = weight_of(model, name).shape
+        factors[name] = (fresh(torch.empty(rank, inner), seed, name), torch.zeros(out, rank))
+    return factors
 
 
 def alive(factors: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from umaf.adapters import lora_modules, weight_of
 from umaf.errors import ConfigError, NumericalError
 from umaf.generation.decisions import ask, decide
-from umaf.generation.distill import fresh
+from umaf.generation.distill import nothing
 from umaf.generation.goals import Goal, part
 from umaf.generation.solve import Solved
 from umaf.models import Model
@@ -89,7 +89,7 @@ def generate(
     notes: list[dict[str, Any]] = []
     if not goals:
         note = {"note": "no source has anything to move, so the adapter changes nothing"}
-        return Generated(unchanged(target, rank, seed), route, (note,), time.perf_counter() - began)
+        return Generated(nothing(target, rank, seed), route, (note,), time.perf_counter() - began)
     if truncate:
         shortened = [shorten(target, goal) for goal in goals]
         goals = [goal for goal, _ in shortened]
@@ -153,24 +153,6 @@ def _check_answers(target: Model, goal: Goal, truncate: bool) -> None:
         raise NumericalError(
             f'"{target.name}" answers the probes with NaN or infinity; open it in float32, and check its weights.'
         )
-
-
-def unchanged(target: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
-
-    Example:
-        >>> from transformers import BertConfig, BertModel
-        >>> from umaf.models import FAMILIES
-        >>> net = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
-        >>> factors = unchanged(Model(net.eval(), None, "tiny", FAMILIES["bert"], "base"), rank=2)
-        >>> len(factors), max(float(b.norm()) for _, b in factors.values())
-        (6, 0.0)
-    """
-    factors = {}
-    for name in lora_modules(target):
-        out, inner = weight_of(target, name).shape
-        factors[name] = (fresh(torch.empty(rank, inner), seed, name), torch.zeros(out, rank))
-    return factors
 
 
 def shorten(model: Model, goal: Goal) -> tuple[Goal, int]:
