@@ -15,9 +15,9 @@ from umaf.generation.train import Schedule, optimise
 from umaf.models import Model, fresh_classifier, open_model
 from umaf.tasks.task import Task
 
-SCHEDULE = Schedule(steps=300, rate=1e-3, batch_size=32)
+SCHEDULE = Schedule(steps=250, rate=1.5e-3, batch_size=16)
 # A larger model needs a smaller rate and, on two cores, fewer steps.
-LARGE = Schedule(steps=150, rate=1e-4, batch_size=16)
+LARGE = Schedule(steps=100, rate=2e-4, batch_size=16)
 
 
 def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:

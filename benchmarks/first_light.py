@@ -1,0 +1,81 @@
+"""First light, measured: does a capability arrive in a model of another architecture?
+
+    python -m benchmarks.first_light [--workers 2] [--minutes 120] [--only-summary]
+
+Cells (a capability, a pair of models, a seed) are measured by workers, one thread each, and kept; an interrupted run
+goes on where it stopped. At the end everything measured so far becomes a dated record and
+comparison/first-light/summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+import traceback
+from pathlib import Path
+
+from umaf.files import write_json
+
+CACHE = Path(__file__).resolve().parents[1] / "out" / "first-light"
+
+
+def main() -> None:
+    """Measure what is missing, then write record and summary."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=240.0, help="take up no new pair after this long")
+    parser.add_argument("--only-summary", action="store_true")
+    asked = parser.parse_args()
+    if not asked.only_summary:
+        (CACHE / "cells").mkdir(parents=True, exist_ok=True)
+        for stale in CACHE.glob("*.taken"):
+            stale.unlink()
+        os.environ["OMP_NUM_THREADS"] = "1"
+        until = time.monotonic() + 60 * asked.minutes
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=work, args=(until,)) for _ in range(asked.workers)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    from benchmarks.first_light_summary import summarise
+
+    summarise(CACHE / "cells")
+
+
+def work(until: float) -> None:
+    """Take pairs of models nobody has taken, and measure their missing cells."""
+    import torch
+
+    from benchmarks.cells import measure
+    from benchmarks.plan import groups
+
+    torch.set_num_threads(1)
+    for number, group in enumerate(groups()):
+        missing = [cell for cell in group if not (CACHE / "cells" / f"{cell.name}.json").exists()]
+        if not missing or time.monotonic() > until or not _take(CACHE / f"{number}.taken"):
+            continue
+        for cell in missing:
+            began = time.perf_counter()
+            try:
+                result = measure(cell, CACHE)
+            except Exception:
+                # One cell that cannot be measured must not cost the others; the record tells how many are missing.
+                traceback.print_exc()
+                continue
+            write_json(CACHE / "cells" / f"{cell.name}.json", {"cell": vars(cell), **result})
+            print(f"{cell.name}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _take(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Cells of first light -> a dated record, comparison/first-light/summary.json, and a table."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cells import SIZES
+from benchmarks.plan import CONTROL_SEED, FUNCTION_PAIRS, FUSED, PAIRS, SEEDS, groups
+from umaf.evaluation.record import new_record, write_record
+from umaf.evaluation.statistics import Interval, mean_interval, ratio_interval, recovery
+from umaf.evaluation.summary import Figure, write_summary
+
+HOME = Path(__file__).resolve().parents[1] / "comparison" / "first-light"
+ROUTES = ("solve", "distill", "distill_from_scratch", "proxy", "mean_adapter")
+CONTROLS = ("control_wrong_source", "control_shuffled", "control_index_svd")
+
+
+def summarise(folder: Path) -> None:
+    """Write record and summary of every cell measured so far, and print the figures."""
+    cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not cells:
+        raise SystemExit("first light: nothing has been measured yet.")
+    figures = headline(cells)
+    planned = sum(map(len, groups()))
+    config = {
+        "pairs": PAIRS, "function_pairs": FUNCTION_PAIRS, "fused": FUSED, "seeds": SEEDS,
+        "control_seed": CONTROL_SEED, "cells_planned": planned, "cells_measured": len(cells), **SIZES,
+    }  # fmt: skip
+    record = new_record("first-light", config=config, numbers={"figures": as_numbers(figures), "cells": cells})
+    write_record(HOME / f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}.json", record)
+    write_summary(HOME / "summary.json", figures)
+    table = Table("figure", "value", "95 % interval", "n", "aim", title="first light")
+    for name, figure in figures.items():
+        span = "" if figure.low is None else f"{figure.low:.2f} to {figure.high:.2f}"
+        value = "" if figure.value is None else f"{figure.value:.2f}"
+        table.add_row(name, value, span, str(figure.n), str(figure.aim or ""))
+    Console().print(table)
+
+
+def headline(cells: Sequence[dict]) -> dict[str, Figure]:
+    """Compute every figure: recoveries are means over cells, intervals draw whole capabilities."""
+    labels = [one for one in cells if one["cell"]["kind"] == "classification"]
+    written = [one for one in cells if one["cell"]["kind"] == "function"]
+    fused = [one for one in cells if one["cell"]["kind"] == "fused"]
+    measurable = [one for one in (*labels, *written) if _recovered(one, "oracle") is not None]
+    controls = {name: _mean([*labels, *written], name) for name in CONTROLS}
+    worst = max(controls.values(), key=lambda one: one.value if one else -1.0)
+    figures = {
+        "recovery.solve.classification": _figure(_mean(labels, "solve"), ">= 0.70"),
+        "recovery.solve.functions": _figure(_mean(written, "solve"), ">= 0.40"),
+        "recovery.distill": _figure(_mean([*labels, *written], "distill"), ">= 0.90"),
+        "time.distill_over_lora": _figure(_time([*labels, *written]), "<= 0.50"),
+        "fused2.kept": _figure(_kept(fused, "distill"), ">= 0.90"),
+        "control.worst": _figure(worst, "<= 0.10"),
+        "cells": Figure(len(measurable), n=len(labels) + len(written), aim=">= 144"),
+        "fused2.kept.solve": _figure(_kept(fused, "solve"), None),
+    }
+    for kind, some in (("classification", labels), ("functions", written)):
+        for who in (*ROUTES, *CONTROLS):
+            figures.setdefault(f"recovery.{who}.{kind}", _figure(_mean(some, who), None))
+        figures[f"time.distill_over_lora.{kind}"] = _figure(_time(some), None)
+        figures[f"forgetting.distill.{kind}"] = _figure(_forgotten(some, "distill"), None)
+        figures[f"forgetting.oracle.{kind}"] = _figure(_forgotten(some, "oracle"), None)
+    return figures
+
+
+def _recovered(one: dict, who: str) -> float | None:
+    scores = one["scores"]
+    return None if scores.get(who) is None else recovery(scores[who], scores["bare"], scores["oracle"])
+
+
+def _mean(cells: Sequence[dict], who: str) -> Interval | None:
+    found = [(one["cell"]["capability"], _recovered(one, who)) for one in cells]
+    kept = [(name, value) for name, value in found if value is not None]
+    return _over_capabilities(kept)
+
+
+def _over_capabilities(kept: Sequence[tuple[str, float]]) -> Interval | None:
+    if not kept:
+        return None
+    names, values = zip(*kept, strict=True)
+    drawn = mean_interval(values, groups=list(names))
+    return Interval(drawn.value, drawn.low, drawn.high, len(values))
+
+
+def _time(cells: Sequence[dict]) -> Interval | None:
+    """CPU seconds of distill over those of LoRA fine-tuning on labels, for the same target in the same run."""
+    if not cells:
+        return None
+    over, under = ([one["cpu"][who] for one in cells] for who in ("distill", "oracle"))
+    return ratio_interval(over, under, groups=[one["cell"]["capability"] for one in cells])
+
+
+def _kept(cells: Sequence[dict], route: str) -> Interval | None:
+    """Gain of a fused adapter on each of its capabilities over the gain of that capability's own adapter."""
+    kept = []
+    for one in cells:
+        for name, scores in one["scores"].items():
+            alone = scores[f"{route}_alone"] - scores["bare"]
+            if alone >= 0.03:
+                kept.append((name, (scores[f"{route}_fused"] - scores["bare"]) / alone))
+    return _over_capabilities(kept)
+
+
+def _forgotten(cells: Sequence[dict], who: str) -> Interval | None:
+    return _over_capabilities(
+        [(one["cell"]["capability"], one["forgetting"][who]["mean_drop"]) for one in cells if one["forgetting"]]
+    )
+
+
+def _figure(interval: Interval | None, aim: str | None) -> Figure:
+    if interval is None:
+        return Figure(None, aim=aim)
+    low, high = (None if np.isnan(bound) else bound for bound in (interval.low, interval.high))
+    return Figure(interval.value, low, high, n=interval.n, aim=aim)
+
+
+def as_numbers(figures: dict[str, Figure]) -> dict[str, dict]:
+    """Figures as plain mappings, for the record."""
+    rows: dict[str, dict] = defaultdict(dict)
+    for name, figure in figures.items():
+        rows[name] = vars(figure)
+    return dict(rows)
+
+
+if __name__ == "__main__":
+    summarise(Path(__file__).resolve().parents[1] / "out" / "first-light" / "cells")
