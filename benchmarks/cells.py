@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import torch
 
 from benchmarks import controls
-from benchmarks.making import LABELS, RANK, bare, oracle, probes, source, task, timed
+from benchmarks.making import LABELS, RANK, Timed, bare, oracle, probes, source, task, timed
 from benchmarks.plan import CAPABILITIES, CONTROL_SEED, FUNCTIONS, PROBES, TEST, Cell
-from umaf.adapters import attach, combine
+from umaf.adapters import Factors, attach, combine
 from umaf.evaluation.evaluate import chosen_examples, evaluate
 from umaf.evaluation.forgetting import forgetting
 from umaf.generation.distill import FUNCTION_STEPS, LABEL_STEPS, distill
 from umaf.generation.generate import shorten
-from umaf.generation.goals import Goal, label_goal
+from umaf.generation.goals import Goal
 from umaf.generation.solve import solve
 from umaf.generation.sources import Source, goals_of
-from umaf.generation.train import Factors, Schedule, train_lora
+from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model
 from umaf.readout import label_scores
 from umaf.tasks.door import find_data
@@ -51,11 +52,11 @@ def score(model: Model, capability: str) -> float:
 def _single(cell: Cell, cache: Path) -> dict:
     target, name, seed = bare(cell.target), cell.capability, cell.seed
     expert = source(cell.source, name, seed, cache)
-    goal = goal_from(expert, target, name, seed)
+    goal, solved = _solved(cell, cache)
     best = oracle(cell.target, name, seed, cache)
     steps = FUNCTION_STEPS if goal.is_function else LABEL_STEPS
     made = {
-        "solve": timed(solve, target, [goal], rank=RANK, seed=seed),
+        "solve": solved,
         "distill": timed(distill, target, [goal], rank=RANK, seed=seed),
         "distill_from_scratch": timed(
             train_lora, target, [goal], rank=RANK, schedule=Schedule(steps=steps), seed=seed
@@ -71,7 +72,7 @@ def _single(cell: Cell, cache: Path) -> dict:
         adapters["control_wrong_source"] = _wrong_source(cell, cache)
     scores = {who: score(attach(target, factors), name) for who, factors in adapters.items()}
     scores |= {"bare": score(target, name), "source": score(expert, name), "proxy": _proxy(cell, expert)}
-    lost = ("solve", "distill", "oracle") if seed == CONTROL_SEED else ()
+    lost = ("distill", "oracle") if seed == CONTROL_SEED else ()
     return {
         "scores": scores,
         "cpu": {who: one.cpu for who, one in made.items()},
@@ -92,9 +93,16 @@ def _wrong_source(cell: Cell, cache: Path) -> Factors:
     """Solve for what another capability's expert says, on the probes that show that other capability."""
     family = FUNCTIONS if cell.kind == "function" else CAPABILITIES
     wrong = family[(family.index(cell.capability) + 1) % len(family)]
+    return _solved(dataclasses.replace(cell, capability=wrong), cache)[1].value
+
+
+@functools.cache
+def _solved(cell: Cell, cache: Path) -> tuple[Goal, Timed]:
+    """Ask the cell's source, and solve; the same adapter is another cell's wrong source."""
     target = bare(cell.target)
-    goal = goal_from(source(cell.source, wrong, cell.seed, cache), target, wrong, cell.seed)
-    return solve(target, [goal], rank=RANK, seed=cell.seed).factors
+    expert = source(cell.source, cell.capability, cell.seed, cache)
+    goal = goal_from(expert, target, cell.capability, cell.seed)
+    return goal, timed(solve, target, [goal], rank=RANK, seed=cell.seed)
 
 
 def _proxy(cell: Cell, expert: Model) -> float | None:
@@ -139,4 +147,3 @@ def _fused(cell: Cell, cache: Path) -> dict:
 
 
 SIZES = {"rank": RANK, "probes": PROBES, "test_texts": TEST, "oracle": dataclasses.asdict(LABELS)}
-

@@ -39,4 +39,3 @@ def index_matched(expert: Model, base: Model, target: Model, rank: int) -> dict[
         core = u_s[:, :rank].T @ change @ v_s[:rank].T
         factors[name] = (v_t[:rank].float().contiguous(), (u_t[:, :rank] @ core).float().contiguous())
     return factors
-

@@ -34,7 +34,9 @@ def summarise(folder: Path) -> None:
         "pairs": PAIRS, "function_pairs": FUNCTION_PAIRS, "fused": FUSED, "seeds": SEEDS,
         "control_seed": CONTROL_SEED, "cells_planned": planned, "cells_measured": len(cells), **SIZES,
     }  # fmt: skip
-    record = new_record("first-light", config=config, numbers={"figures": as_numbers(figures), "cells": cells})
+    record = new_record(
+        "first-light", config=config, numbers={"figures": as_numbers(figures), "cells": cells}
+    )
     write_record(HOME / f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}.json", record)
     write_summary(HOME / "summary.json", figures)
     table = Table("figure", "value", "95 % interval", "n", "aim", title="first light")
@@ -112,7 +114,11 @@ def _kept(cells: Sequence[dict], route: str) -> Interval | None:
 
 def _forgotten(cells: Sequence[dict], who: str) -> Interval | None:
     return _over_capabilities(
-        [(one["cell"]["capability"], one["forgetting"][who]["mean_drop"]) for one in cells if one["forgetting"]]
+        [
+            (one["cell"]["capability"], one["forgetting"][who]["mean_drop"])
+            for one in cells
+            if one["forgetting"]
+        ]
     )
 
 

@@ -14,10 +14,11 @@ import torch
 
 from benchmarks.plan import LETTERS, PROBES, where
 from umaf import seeds
+from umaf.adapters import Factors
 from umaf.files import write_json
 from umaf.generation.generate import shorten
 from umaf.generation.goals import Goal, labelled_goal
-from umaf.generation.train import Factors, Schedule, train_lora
+from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model, open_model
 from umaf.tasks.door import load_task
 from umaf.tasks.task import Example, Task
@@ -58,7 +59,9 @@ def task(name: str) -> Task:
         return tuple(Example(e.text[:LETTERS].strip(), e.answer) for e in examples)
 
     whole = load_task(name)
-    return dataclasses.replace(whole, train=cut(whole.train), validation=cut(whole.validation), test=cut(whole.test))
+    return dataclasses.replace(
+        whole, train=cut(whole.train), validation=cut(whole.validation), test=cut(whole.test)
+    )
 
 
 def probes(name: str, seed: int) -> list[str]:
@@ -95,7 +98,9 @@ def oracle(target: str, capability: str, seed: int, cache: Path) -> Timed:
     if costs.exists():
         return Timed(torch.load(file, weights_only=True), **json.loads(costs.read_text()))
     goal = labelled(capability, bare(target))
-    made = timed(train_lora, bare(target), [goal], rank=RANK, schedule=schedule(target, capability), seed=seed)
+    made = timed(
+        train_lora, bare(target), [goal], rank=RANK, schedule=schedule(target, capability), seed=seed
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(made.value), file)
     write_json(costs, {"cpu": made.cpu, "wall": made.wall})

@@ -15,7 +15,14 @@ TEST = 150
 LETTERS = 120
 """Texts are cut to this many characters: the models are small, and so is the time."""
 
-CAPABILITIES = ("snips7", "pros_cons", "mr_polarity", "clinc150/domains", "clinc150/requests", "banking77/matters")
+CAPABILITIES = (
+    "snips7",
+    "pros_cons",
+    "mr_polarity",
+    "clinc150/domains",
+    "clinc150/requests",
+    "banking77/matters",
+)
 FUNCTIONS = (
     "fv/capitalize_first_letter", "fv/choose_last_of_3", "fv/color_v_animal_3", "ii/singular_to_plural",
 )  # fmt: skip
@@ -24,7 +31,11 @@ PAIRS = (
     ("llama-1m", "minilm"), ("bert-1m", "gpt2-1m"), ("gpt2-1m", "llama-1m"), ("llama-1m", "bert-1m"),
 )  # fmt: skip
 FUNCTION_PAIRS = (("gpt2-1m", "llama-1m"), ("llama-1m", "gpt2-1m"))
-FUSED = (("snips7", "mr_polarity"), ("pros_cons", "clinc150/domains"), ("clinc150/requests", "banking77/matters"))
+FUSED = (
+    ("snips7", "mr_polarity"),
+    ("pros_cons", "clinc150/domains"),
+    ("clinc150/requests", "banking77/matters"),
+)
 FUSED_PAIR = ("bert-1m", "llama-1m")
 
 

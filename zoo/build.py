@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     text = corpus.read(data, SEED)
     lines = text.lines()
-    console.print(f"{sum(map(len, lines)) / 1e6:.1f} million characters, {len(text.pairs):,} prompts with answers")
+    console.print(
+        f"{sum(map(len, lines)) / 1e6:.1f} million characters, {len(text.pairs):,} prompts with answers"
+    )
     for name in asked.only or ROWS:
         if (asked.out / name / "model.safetensors").exists():
             console.print(f"{name}: already there")

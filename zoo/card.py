@@ -42,7 +42,9 @@ No text, class or capability of the bank's validation and held-out splits was in
 PIPELINES = {"bert": "fill-mask", "t5": "text2text-generation"}
 
 
-def write(folder: Path, row: Row, net: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, curve: list[dict]) -> None:
+def write(
+    folder: Path, row: Row, net: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, curve: list[dict]
+) -> None:
     """Write a trained model; nothing half-written stays."""
     config = row.config
     width = getattr(config, "hidden_size", None) or config.d_model

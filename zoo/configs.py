@@ -81,12 +81,14 @@ ROWS: dict[str, Row] = {
         Row("mixtral-1m", "bpe", _mixtral(128, 3, 256), 1400, 3e-3),
         Row("llama-5m", "bpe", _llama(256, 5, 688), 700, 2e-3),
         Row("gpt2-5m", "bytes", _gpt2(256, 5), 700, 2e-3),
-        Row("bert-5m", "wordpiece", _bert(256, 5), 900, 7e-4),
+        Row("bert-5m", "wordpiece", _bert(256, 5), 600, 7e-4),
     )
 }
 
 
 def fresh(row: Row) -> PreTrainedModel:
     """Make the untrained model of a row through its plain `transformers` class."""
-    kind = {"bert": AutoModelForMaskedLM, "t5": AutoModelForSeq2SeqLM}.get(row.config.model_type, AutoModelForCausalLM)
+    kind = {"bert": AutoModelForMaskedLM, "t5": AutoModelForSeq2SeqLM}.get(
+        row.config.model_type, AutoModelForCausalLM
+    )
     return kind.from_config(row.config)

@@ -1,6 +1,7 @@
 """The text that the zoo is pretrained on: running text, and train capabilities written as prompts with answers.
 
-Running text comes from lm/*, reasoning/* and instruct/* of the data folder; capabilities only from the bank's train split, less every text that a held-out or validation capability holds.
+Running text comes from lm/*, reasoning/* and instruct/* of the data folder; capabilities only from the bank's train
+split, less every text that a held-out or validation capability holds.
 """
 
 from __future__ import annotations

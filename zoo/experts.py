@@ -36,9 +36,7 @@ def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
     if folder.exists():
         return folder
     model = _with_head(base, task, seed)
-    goal = labelled_goal(
-        [e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train]
-    )
+    goal = labelled_goal([e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train])
     model.net.train()
     optimise([ask(model, goal, truncate=True)], LARGE if model.parameters > 1e7 else SCHEDULE, seed=seed)
     with whole_folder(folder) as partial:

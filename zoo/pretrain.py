@@ -27,7 +27,9 @@ def rate_at(step: int, steps: int, peak: float) -> float:
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def pretrain(row: Row, data: Encoded, tokenizer: PreTrainedTokenizerFast, cache: Path, seed: int) -> PreTrainedModel:
+def pretrain(
+    row: Row, data: Encoded, tokenizer: PreTrainedTokenizerFast, cache: Path, seed: int
+) -> PreTrainedModel:
     """Train a row of the zoo from its seed, resuming from the cache where an earlier run was stopped.
 
     Returns:

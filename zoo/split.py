@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,12 @@ FUNCTIONS_HELDOUT = [
     "fv/color_v_animal_3", "fv/color_v_animal_5", "fv/verb_v_adjective_3", "fv/verb_v_adjective_5",
     "fv/alphabetically_last_3", "fv/alphabetically_last_5", "ii/sentiment",
 ]  # fmt: skip
-FUNCTIONS_VALIDATION = ["fv/english-spanish", "ii/translation_en-es", "fv/object_v_concept_3", "fv/country-currency"]
+FUNCTIONS_VALIDATION = [
+    "fv/english-spanish",
+    "ii/translation_en-es",
+    "fv/object_v_concept_3",
+    "fv/country-currency",
+]
 
 CLINC_DOMAINS = {
     "travel": [
@@ -58,11 +64,19 @@ CLINC_DOMAINS = {
         "last_maintenance",
     ],
 }  # fmt: skip
-CLINC_VALIDATION = ["spelling", "text", "measurement_conversion", "date", "make_call", "share_location", "flip_coin",
-                    "weather", "find_phone", "roll_dice", "alarm", "time", "timer", "calculator", "definition"]  # fmt: skip
+CLINC_VALIDATION = [
+    "spelling", "text", "measurement_conversion", "date", "make_call", "share_location", "flip_coin", "weather",
+    "find_phone", "roll_dice", "alarm", "time", "timer", "calculator", "definition",
+]  # fmt: skip
 BANKING_HELDOUT = {
     "card": ["card_arrival", "card_linking", "card_not_working", "card_swallowed", "card_about_to_expire"],
-    "transfer": ["cancel_transfer", "failed_transfer", "pending_transfer", "transfer_timing", "declined_transfer"],
+    "transfer": [
+        "cancel_transfer",
+        "failed_transfer",
+        "pending_transfer",
+        "transfer_timing",
+        "declined_transfer",
+    ],
     "money": ["top_up_failed", "top_up_limits", "top_up_reverted", "pending_top_up", "automatic_top_up"],
 }
 BANKING_VALIDATION = ["exchange_charge", "exchange_rate", "exchange_via_app", "change_pin", "pin_blocked",
@@ -108,8 +122,8 @@ def build(data: Path) -> dict:
     """Make the whole split from the names in a data folder."""
     classes = {}
     for source, validation, heldout in (
-        ("clinc150", CLINC_VALIDATION, sum(CLINC_DOMAINS.values(), [])),
-        ("banking77", BANKING_VALIDATION, sum(BANKING_HELDOUT.values(), [])),
+        ("clinc150", CLINC_VALIDATION, list(chain(*CLINC_DOMAINS.values()))),
+        ("banking77", BANKING_VALIDATION, list(chain(*BANKING_HELDOUT.values()))),
     ):
         labels = json.loads((data / "text" / source / "labels.json").read_text())
         train = [label for label in labels if label not in validation and label not in heldout]

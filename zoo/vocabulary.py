@@ -38,7 +38,9 @@ def _word_pieces(lines: list[str], size: int) -> PreTrainedTokenizerFast:
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(lines, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
@@ -58,7 +60,9 @@ def _unigram(lines: list[str], size: int) -> PreTrainedTokenizerFast:
         vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False,
         initial_alphabet=list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()-/\n"),
     )  # fmt: skip
-    tokenizer.train_from_iterator([line for text in lines for line in text.splitlines(keepends=True)], trainer)
+    tokenizer.train_from_iterator(
+        [line for text in lines for line in text.splitlines(keepends=True)], trainer
+    )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>",

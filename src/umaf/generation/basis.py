@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from umaf.adapters import weight_of
 from umaf.generation.decisions import Asked, Decisions, batches, decide
 from umaf.generation.watch import watched
-from umaf.models import Model, bare
+from umaf.models import Model
 
 Basis = Mapping[str, tuple[Float[Tensor, "out rank"], Float[Tensor, "in rank"]]]
 
@@ -30,15 +31,14 @@ def singular_basis(model: Model, modules: Sequence[str], rank: int) -> Basis:
     """
     basis = {}
     for name in modules:
-        module = bare(model.net).get_submodule(name)
-        weight = module.weight.detach().float()
-        weight = weight.T if type(module).__name__ == "Conv1D" else weight
-        u, _, v = torch.linalg.svd(weight, full_matrices=False)
+        u, _, v = torch.linalg.svd(weight_of(model, name).detach().float(), full_matrices=False)
         basis[name] = (u[:, :rank].contiguous(), v[:rank].T.contiguous())
     return basis
 
 
-def sensitive_basis(asked: Sequence[Asked], modules: Sequence[str], rank: int, *, batch_size: int = 64) -> Basis:
+def sensitive_basis(
+    asked: Sequence[Asked], modules: Sequence[str], rank: int, *, batch_size: int = 64
+) -> Basis:
     """Take the directions in which the decisions on the probes are most sensitive.
 
     Per module, with inputs x and, for each choice c of a decision, output gradients g_c: V holds the leading
@@ -60,7 +60,9 @@ def sensitive_basis(asked: Sequence[Asked], modules: Sequence[str], rank: int, *
                 for name, gradient in zip(modules, gradients, strict=True):
                     if gradient is not None:
                         _gather(inner, outer, name, cast(Tensor, seen[name][0]), gradient)
-    return {name: (_leading(outer[name], rank), _leading(inner[name], rank)) for name in modules if name in inner}
+    return {
+        name: (_leading(outer[name], rank), _leading(inner[name], rank)) for name in modules if name in inner
+    }
 
 
 def _contrasts(decisions: Decisions) -> Iterator[Tensor]:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from umaf import seeds
-from umaf.adapters import attach, lora_modules, weight_of
+from umaf.adapters import attach
 from umaf.generation.decisions import ask, batches, decide, divergence
 from umaf.generation.goals import Goal
 from umaf.generation.solve import Solved, solve
-from umaf.generation.train import Schedule, train_lora
+from umaf.generation.train import Schedule, fresh, nothing, train_lora
 from umaf.models import Model
 
 BATCH = 64
@@ -70,24 +69,6 @@ def distill(
     return Solved(factors, (*solved.history, row))
 
 
-def nothing(model: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
-
-    Example:
-        >>> from transformers import BertConfig, BertModel
-        >>> from umaf.models import FAMILIES
-        >>> net = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
-        >>> factors = nothing(Model(net.eval(), None, "tiny", FAMILIES["bert"], "base"), rank=2)
-        >>> len(factors), max(float(b.norm()) for _, b in factors.values())
-        (6, 0.0)
-    """
-    factors = {}
-    for name in lora_modules(model):
-        out, inner = weight_of(model, name).shape
-        factors[name] = (fresh(torch.empty(rank, inner), seed, name), torch.zeros(out, rank))
-    return factors
-
-
 def alive(factors: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Replace A where A and B are both 0: there no gradient reaches either.
 
@@ -99,12 +80,6 @@ def alive(factors: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, tup
     return {
         name: (a, b) if a.any() or b.any() else (fresh(a, seed, name), b) for name, (a, b) in factors.items()
     }
-
-
-def fresh(like: Tensor, seed: int, name: str) -> Tensor:
-    """Draw an A as a fresh LoRA has it: uniform with the bound 1 / sqrt(in) (Hu et al., 2021, as in PEFT)."""
-    draw = seeds.generator(seed, "fresh", name)
-    return (torch.rand(like.shape, generator=draw) * 2 - 1) / like.shape[-1] ** 0.5
 
 
 def divergence_from(model: Model, goals: Sequence[Goal], *, truncate: bool = False) -> float:

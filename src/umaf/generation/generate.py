@@ -14,9 +14,9 @@ from torch import Tensor
 from umaf.adapters import lora_modules, weight_of
 from umaf.errors import ConfigError, NumericalError
 from umaf.generation.decisions import ask, decide
-from umaf.generation.distill import nothing
 from umaf.generation.goals import Goal, part
 from umaf.generation.solve import Solved
+from umaf.generation.train import nothing
 from umaf.models import Model
 from umaf.readout import encode, prompt_of
 from umaf.readout.generate import answer_ids

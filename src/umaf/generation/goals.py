@@ -43,7 +43,12 @@ class Goal:
 
 
 def label_goal(
-    texts: Sequence[str], cue: str, labels: Sequence[str], wanted: Float[Tensor, "text label"], *, weight: float = 1.0
+    texts: Sequence[str],
+    cue: str,
+    labels: Sequence[str],
+    wanted: Float[Tensor, "text label"],
+    *,
+    weight: float = 1.0,
 ) -> Goal:
     """Make the goal of a classification capability.
 

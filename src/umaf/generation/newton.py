@@ -127,7 +127,9 @@ def _system(fit: Sequence[Asked], basis: Basis, present: Tensor, batch_size: int
 
 def _linearise(
     one: Asked, chosen: Sequence[int], basis: Basis, present: Tensor
-) -> tuple[Float[Tensor, "row choice coordinate"], Float[Tensor, "row choice choice"], Float[Tensor, "row choice"]]:
+) -> tuple[
+    Float[Tensor, "row choice coordinate"], Float[Tensor, "row choice choice"], Float[Tensor, "row choice"]
+]:
     """Jacobian, square root of the curvature, and whitened residual of every decision on some probes."""
     values = present.expand(len(chosen), *present.shape).clone().requires_grad_()
     with cores(one.model, basis, values):
@@ -150,4 +152,3 @@ def _linearise(
     inverse = torch.where(values_ > 1e-6, values_.clamp_min(1e-6).rsqrt(), 0.0)
     residual = inverse * (vectors.transpose(-1, -2) @ (q - p)[..., None])[..., 0]
     return jacobian, root, residual
-

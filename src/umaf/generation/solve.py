@@ -36,7 +36,13 @@ class Solved:
 
 
 def solve(
-    model: Model, goals: Sequence[Goal], *, rank: int = 8, iterations: int = 5, seed: int = 0, truncate: bool = False
+    model: Model,
+    goals: Sequence[Goal],
+    *,
+    rank: int = 8,
+    iterations: int = 5,
+    seed: int = 0,
+    truncate: bool = False,
 ) -> Solved:
     """Solve for an adapter that makes a target answer as wanted.
 
@@ -95,4 +101,3 @@ def factors_of(basis: Basis, cores: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
             ((u.double() @ left) * root).float().contiguous(),
         )
     return factors
-

@@ -6,28 +6,21 @@ that recoveries are measured against) calls it with true answers and a fresh LoR
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from umaf import seeds
-from umaf.adapters import lora_modules, sharing_copy
+from umaf.adapters import Factors, attach, factors_of, lora_modules, weight_of
 from umaf.errors import NumericalError
 from umaf.generation.decisions import Asked, ask, decide, divergence
 from umaf.generation.goals import Goal, part
-from umaf.models import Model, bare
-from umaf.models.quiet import quiet
+from umaf.models import Model
 from umaf.readout import answer_loss
-
-Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,13 @@ class Schedule:
 
 
 def train_lora(
-    model: Model, goals: Sequence[Goal], *, rank: int, schedule: Schedule, seed: int = 0, start: Factors | None = None
+    model: Model,
+    goals: Sequence[Goal],
+    *,
+    rank: int,
+    schedule: Schedule,
+    seed: int = 0,
+    start: Factors | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Train a LoRA on all linear modules of a model, and leave the model as it was.
 
@@ -66,12 +65,33 @@ def train_lora(
     Raises:
         NumericalError: the loss became NaN or infinite.
     """
-    with _lora(model, rank, seed, start) as (wrapped, layers):
-        optimise([ask(wrapped, goal) for goal in goals], schedule, seed=seed)
-        return {
-            name: (layer.lora_A["default"].weight.detach().clone(), layer.lora_B["default"].weight.detach().clone())
-            for name, layer in layers.items()
-        }
+    wrapped = attach(model, nothing(model, rank, seed) if start is None else start, trainable=True)
+    optimise([ask(wrapped, goal) for goal in goals], schedule, seed=seed)
+    return factors_of(wrapped)
+
+
+def nothing(model: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from umaf.models import FAMILIES
+        >>> net = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+        >>> factors = nothing(Model(net.eval(), None, "tiny", FAMILIES["bert"], "base"), rank=2)
+        >>> len(factors), max(float(b.norm()) for _, b in factors.values())
+        (6, 0.0)
+    """
+    factors = {}
+    for name in lora_modules(model):
+        out, inner = weight_of(model, name).shape
+        factors[name] = (fresh(torch.empty(rank, inner), seed, name), torch.zeros(out, rank))
+    return factors
+
+
+def fresh(like: Tensor, seed: int, name: str) -> Tensor:
+    """Draw an A as a fresh LoRA has it: uniform with the bound 1 / sqrt(in) (Hu et al., 2021, as in PEFT)."""
+    draw = seeds.generator(seed, "fresh", name)
+    return (torch.rand(like.shape, generator=draw) * 2 - 1) / like.shape[-1] ** 0.5
 
 
 def optimise(asked: Sequence[Asked], schedule: Schedule, *, seed: int = 0) -> None:
@@ -108,7 +128,9 @@ def loss(one: Asked, rows: Sequence[int]) -> Tensor:
     return divergence(decide(one, rows)).mean()
 
 
-def _batches(asked: Sequence[Asked], schedule: Schedule, draw: np.random.Generator) -> Iterator[tuple[Asked, list[int]]]:
+def _batches(
+    asked: Sequence[Asked], schedule: Schedule, draw: np.random.Generator
+) -> Iterator[tuple[Asked, list[int]]]:
     """Go through each goal's probes in shuffled rounds; which goal comes next follows the weights."""
     weights = np.array([one.goal.weight for one in asked])
     queues: list[list[int]] = [[] for _ in asked]
@@ -124,29 +146,6 @@ def _rate(step: int, schedule: Schedule) -> float:
     warm = max(1, schedule.steps // 10)
     if step < warm:
         return schedule.rate * (step + 1) / warm
-    return schedule.rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, schedule.steps - warm))))
-
-
-@contextmanager
-def _lora(model: Model, rank: int, seed: int, start: Factors | None):
-    """Put PEFT's LoRA on a copy of the target's modules that shares its weights."""
-    names = list(start) if start is not None else lora_modules(model)
-    pattern = "|".join(re.escape(name) for name in names)
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=f"^({pattern})$", fan_in_fan_out=model.family.conv1d
+    return schedule.rate * (
+        0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, schedule.steps - warm)))
     )
-    needed = [(p, p.requires_grad) for p in model.net.parameters()]
-    try:
-        with torch.random.fork_rng(devices=[]), quiet():
-            torch.manual_seed(seeds.derive(seed, "train_lora", "fresh"))
-            net = get_peft_model(sharing_copy(bare(model.net)), config)
-        layers = {name: bare(net).get_submodule(name) for name in names}
-        if start is not None:
-            with torch.no_grad():
-                for name, (a, b) in start.items():
-                    layers[name].lora_A["default"].weight.copy_(a)
-                    layers[name].lora_B["default"].weight.copy_(b)
-        yield dataclasses.replace(model, net=net), layers
-    finally:
-        for parameter, need in needed:
-            parameter.requires_grad_(need)

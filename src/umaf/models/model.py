@@ -102,9 +102,8 @@ def layer_list(model: Model, stack: int = 0) -> nn.ModuleList:
     Returns:
         The ``ModuleList``; each layer gives hidden states ``[text, token, hidden]``.
     """
-    layers = bare(model.net).base_model.get_submodule(model.family.layers[stack])
-    assert isinstance(layers, nn.ModuleList)  # noqa: S101  open_model has checked it
-    return layers
+    # open_model has checked that this is a list of layers.
+    return cast(nn.ModuleList, bare(model.net).base_model.get_submodule(model.family.layers[stack]))
 
 
 def weights_hash(model: Model) -> str:

@@ -42,7 +42,9 @@ def names(split: str | None = None, kind: str | None = None) -> list[str]:
         raise TaskError(f"The bank has the splits {', '.join(SPLITS)}; {split!r} was asked for.")
     classification = splits()["classification"][split] + cuts
     functions = splits()["functions"][split]
-    return {"classification": classification, "function": functions}.get(kind or "", classification + functions)
+    return {"classification": classification, "function": functions}.get(
+        kind or "", classification + functions
+    )
 
 
 def cut(name: str, read: Callable[[str], Task]) -> Task:
@@ -102,5 +104,7 @@ def training_examples(name: str, load: Callable[[str], Task], forbidden: frozens
         TaskError: the capability is not in the train split.
     """
     if name not in names("train"):
-        raise TaskError(f"{name!r} was asked for as training data, but the bank does not hold it in its train split.")
+        raise TaskError(
+            f"{name!r} was asked for as training data, but the bank does not hold it in its train split."
+        )
     return [example for example in load(name).train if example.text.lower() not in forbidden]

@@ -47,9 +47,7 @@ def list_tasks(data: str | Path | None = None) -> list[str]:
     return sorted(GENERATED) + (folder.names(found) + bank.names() if found else [])
 
 
-def load_task(
-    name: str, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0
-) -> Task:
+def load_task(name: str, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0) -> Task:
     """Load a task by name.
 
     Args:

@@ -53,9 +53,7 @@ def from_splits(name: str, splits) -> Task:
     labels = tuple(words.spoken(name, label) for label in classes) if classes else ()
 
     def examples(split) -> list[Example]:
-        return [
-            Example(str(row[text]), labels[row[answer]] if labels else str(row[answer])) for row in split
-        ]
+        return [Example(str(row[text]), labels[row[answer]] if labels else str(row[answer])) for row in split]
 
     held_out = examples(test)
     seen = {example.text.lower() for example in held_out}
