@@ -137,6 +137,7 @@ def _fused(cell: Cell, cache: Path) -> dict:
     together = [dataclasses.replace(goal, weight=0.5) for goal in goals]
     found: dict[str, dict] = {}
     for route, make in (("solve", solve), ("distill", distill)):
+        # Two capabilities share the steps, so they get twice as many.
         more = {"steps": 2 * LABEL_STEPS} if route == "distill" else {}
         both = attach(target, make(target, together, rank=RANK, seed=cell.seed, **more).factors)
         for name, goal in zip(names, goals, strict=True):

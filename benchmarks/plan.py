@@ -10,7 +10,7 @@ from pathlib import Path
 SEEDS = (0, 1, 2)
 CONTROL_SEED = 0
 """Controls and forgetting are measured with this seed only, on every pair and capability."""
-PROBES = 192
+PROBES = 384
 TEST = 150
 LETTERS = 120
 """Texts are cut to this many characters: the models are small, and so is the time."""
@@ -60,12 +60,11 @@ class Cell:
 
 
 def groups() -> list[list[Cell]]:
-    """List the work, a pair of models at a time; classification first, so that an early end still spans it."""
+    """List the work, a pair of models at a time, seed by seed, so that an early end still spans them."""
     return [
         [Cell(kind, source, target, capability, seed) for capability in capabilities]
-        for kinds in (("classification", "fused"), ("function",))
         for seed in SEEDS
-        for kind in kinds
+        for kind in ("classification", "fused", "function")
         for capabilities, pairs in (_WORK[kind],)
         for source, target in pairs
     ]

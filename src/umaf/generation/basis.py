@@ -15,25 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.adapters import weight_of
 from umaf.generation.decisions import Asked, Decisions, batches, decide
 from umaf.generation.watch import watched
-from umaf.models import Model
 
 Basis = Mapping[str, tuple[Float[Tensor, "out rank"], Float[Tensor, "in rank"]]]
-
-
-def singular_basis(model: Model, modules: Sequence[str], rank: int) -> Basis:
-    """Take each module's own leading singular vectors as directions (LoRA-XS).
-
-    Returns:
-        Module name -> (U [out, rank], V [in, rank]), float32.
-    """
-    basis = {}
-    for name in modules:
-        u, _, v = torch.linalg.svd(weight_of(model, name).detach().float(), full_matrices=False)
-        basis[name] = (u[:, :rank].contiguous(), v[:rank].T.contiguous())
-    return basis
 
 
 def sensitive_basis(

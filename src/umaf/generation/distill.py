@@ -15,7 +15,9 @@ from umaf.generation.train import Schedule, fresh, nothing, train_lora
 from umaf.models import Model
 
 BATCH = 64
-LABEL_STEPS = 60
+LABEL_STEPS = 100
+# A start need not be good, only quick.
+START_PROBES = 128
 FUNCTION_STEPS = 150
 
 
@@ -38,7 +40,7 @@ def distill(
         model: the target; left as it was.
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
-        steps: gradient steps; 60 when not given, 150 where a goal is a function.
+        steps: gradient steps; 100 when not given, 150 where a goal is a function.
         rate: peak learning rate.
         iterations: linearisations of the solve that the steps begin from; it need not be finished.
         seed: of the solve's split, and of the order of probes.
@@ -53,7 +55,9 @@ def distill(
     if written:
         solved = Solved(nothing(model, rank, seed), ())
     else:
-        solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
+        solved = solve(
+            model, goals, rank=rank, iterations=iterations, most=START_PROBES, seed=seed, truncate=truncate
+        )
     start = alive(solved.factors, seed)
     factors = train_lora(
         model, goals, rank=rank, schedule=Schedule(steps=steps, rate=rate), seed=seed, start=start

@@ -41,6 +41,7 @@ def solve(
     *,
     rank: int = 8,
     iterations: int = 5,
+    most: int = 256,
     seed: int = 0,
     truncate: bool = False,
 ) -> Solved:
@@ -51,13 +52,14 @@ def solve(
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
         iterations: most linearisations of the target; the last one only mends the cut to the rank.
-        seed: decides which fifth of the probes checks the steps.
+        most: probes of a goal that enter the linear systems; all others check the steps.
+        seed: decides which probes check the steps, at least a fifth of them.
         truncate: cut probes that are longer than the target's window.
 
     Raises:
         ProbeError: too few probes, or one that does not fit.
     """
-    fit, check = zip(*(split(goal, seed) for goal in goals), strict=True)
+    fit, check = zip(*(split(goal, seed, most) for goal in goals), strict=True)
     asked = [ask(model, goal, truncate=truncate) for goal in fit]
     judges = [ask(model, goal, truncate=truncate) for goal in check]
     modules = lora_modules(model)
@@ -69,7 +71,7 @@ def solve(
     return Solved(factors_of(basis, mended.cores), (*found.history, *mended.history))
 
 
-def split(goal: Goal, seed: int) -> tuple[Goal, Goal]:
+def split(goal: Goal, seed: int, most: int = 256) -> tuple[Goal, Goal]:
     """Part a goal's probes into those that are fitted and those that check the fit.
 
     Raises:
@@ -82,7 +84,7 @@ def split(goal: Goal, seed: int) -> tuple[Goal, Goal]:
             f"found {count}; add texts like those the capability is for."
         )
     order = np.random.default_rng(seeds.derive(seed, "solve", "check", goal.cue)).permutation(count).tolist()
-    held = max(4, round(CHECK_SHARE * count))
+    held = max(4, round(CHECK_SHARE * count), count - most)
     return part(goal, order[held:]), part(goal, order[:held])
 
 
