@@ -25,7 +25,7 @@ def main() -> None:
     """Measure what is missing, then write record and summary."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=240.0, help="take up no new pair after this long")
+    parser.add_argument("--minutes", type=float, default=240.0, help="begin no new cell after this long")
     parser.add_argument("--only-summary", action="store_true")
     asked = parser.parse_args()
     if not asked.only_summary:
@@ -58,6 +58,8 @@ def work(until: float) -> None:
         if not missing or time.monotonic() > until or not _take(CACHE / f"{number}.taken"):
             continue
         for cell in missing:
+            if time.monotonic() > until:
+                break
             began = time.perf_counter()
             try:
                 result = measure(cell, CACHE)

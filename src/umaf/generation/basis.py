@@ -15,8 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from umaf import seeds
 from umaf.generation.decisions import Asked, Decisions, batches, decide
 from umaf.generation.watch import watched
+
+MIXED = 3
 
 Basis = Mapping[str, tuple[Float[Tensor, "out rank"], Float[Tensor, "in rank"]]]
 
@@ -51,13 +54,20 @@ def sensitive_basis(
 
 
 def _contrasts(decisions: Decisions) -> Iterator[Tensor]:
-    """Every choice against the mean of its decision, summed over probes; of two choices one says it all."""
+    """Choices against the mean of their decision, summed over probes; of two choices one says it all.
+
+    Of many choices three random combinations stand for all, equal to them on average.
+    """
     logits = decisions.logits - decisions.logits.mean(-1, keepdim=True)
     logits = logits * decisions.mask[..., None]
-    choices = 1 if logits.shape[2] == 2 else logits.shape[2]
+    width = logits.shape[2]
+    mix = torch.eye(width, device=logits.device)[:, : 1 if width == 2 else width]
+    if width > MIXED + 1:
+        draw = seeds.generator(0, "sensitive", *logits.shape)
+        mix = (torch.randint(0, 2, (width, MIXED), generator=draw) * 2.0 - 1).to(logits.device) / MIXED**0.5
     for step in range(logits.shape[1]):
-        for choice in range(choices):
-            yield logits[:, step, choice].sum()
+        for column in mix.T:
+            yield (logits[:, step] * column).sum()
 
 
 def _gather(inner: dict, outer: dict, name: str, x: Tensor, g: Tensor) -> None:

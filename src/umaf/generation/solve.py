@@ -23,6 +23,7 @@ from umaf.generation.newton import gauss_newton
 from umaf.models import Model
 
 CHECK_SHARE = 0.2
+CHECKED = 48
 WIDTH = 3
 NEEDED = 16
 
@@ -52,8 +53,8 @@ def solve(
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
         iterations: most linearisations of the target; the last one only mends the cut to the rank.
-        most: probes of a goal that enter the linear systems; all others check the steps.
-        seed: decides which probes check the steps, at least a fifth of them.
+        most: probes of a goal that enter the linear systems.
+        seed: decides which probes check the steps: a fifth of them, at most 48.
         truncate: cut probes that are longer than the target's window.
 
     Raises:
@@ -84,8 +85,8 @@ def split(goal: Goal, seed: int, most: int = 256) -> tuple[Goal, Goal]:
             f"found {count}; add texts like those the capability is for."
         )
     order = np.random.default_rng(seeds.derive(seed, "solve", "check", goal.cue)).permutation(count).tolist()
-    held = max(4, round(CHECK_SHARE * count), count - most)
-    return part(goal, order[held:]), part(goal, order[:held])
+    held = min(max(4, round(CHECK_SHARE * count)), CHECKED)
+    return part(goal, order[held : held + most]), part(goal, order[:held])
 
 
 def factors_of(basis: Basis, cores: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -40,9 +40,7 @@ def make_experts(plan: Plan, say: Say) -> list[Expert]:
 
     Only the expert of a capability's own base gives it; those of the other bases are there to be compared with.
     """
-    opened = {
-        one.base: open_model(one.base, device=plan.device, dtype=plan.dtype) for one in plan.moved
-    }
+    opened = {one.base: open_model(one.base, device=plan.device, dtype=plan.dtype) for one in plan.moved}
     pairs = [(one, base) for one in plan.moved for base in opened]
     pairs.sort(key=lambda pair: pair[0].base != pair[1])
     tasks = {one.task: load_task(one.task, limit=plan.labelled, seed=plan.seed) for one in plan.moved}
@@ -53,17 +51,13 @@ def make_experts(plan: Plan, say: Say) -> list[Expert]:
         name = f"{kind_of(opened[base])} · {one.short}"
         say(f"fine-tune an expert, {number} of {len(pairs)}: {name}")
         model = finetune(opened[base], learned(task), schedule=schedule, seed=plan.seed)
-        experts.append(
-            Expert(replace(model, name=name), opened[base], task, one.short, one.base == base)
-        )
+        experts.append(Expert(replace(model, name=name), opened[base], task, one.short, one.base == base))
     return experts
 
 
 def learned(task: Task) -> Goal:
     """Give what fine-tuning on a task's labels aims at."""
-    return labelled_goal(
-        texts(task.train), task.cue, task.labels, [example.answer for example in task.train]
-    )
+    return labelled_goal(texts(task.train), task.cue, task.labels, [example.answer for example in task.train])
 
 
 def sources_of(experts: Sequence[Expert], plan: Plan) -> list[Source]:
