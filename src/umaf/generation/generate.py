@@ -81,6 +81,8 @@ def generate(
         NumericalError: NaN, infinity or a singular system on the way.
 
     Example:
+        >>> ROUTES.names()
+        ['distill', 'solve']
         >>> generate(target, goals, route="distill", options={"steps": 300}).seconds  # doctest: +SKIP
         41.2
     """

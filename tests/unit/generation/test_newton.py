@@ -48,7 +48,7 @@ def test_goals_must_fit_and_empty_answers_leave() -> None:
 
 
 def test_too_few_probes_say_how_many_are_needed(asked) -> None:
-    with pytest.raises(ProbeError, match="at least 16 probes.*found 3"):
+    with pytest.raises(ProbeError, match=r"at least 16 probes.*found 3"):
         split(part(asked().goal, [0, 1, 2]), 0)
 
 
