@@ -22,6 +22,17 @@ from umaf.models import FAMILIES, Model, bare, shape_hash
 from umaf.models.quiet import quiet
 
 
+PAGE = """---
+library_name: peft
+tags: [lora, umaf]
+---
+# A LoRA for {target}
+
+It changes {modules} modules and was made by umaf; `umaf.json` tells how, and from what. Load it with
+`PeftModel.from_pretrained(model, folder)`; nothing of umaf is needed.
+"""
+
+
 def write_lora(
     folder: str | Path,
     target: Model,
@@ -57,6 +68,8 @@ def write_lora(
         fill(target, net, factors)
         net.save_pretrained(str(draft), save_embedding_layers=False)
         _sort_names(draft / "adapter_config.json")
+        # PEFT's own page is an empty form with the target's path in it.
+        (draft / "README.md").write_text(PAGE.format(target=target.name, modules=len(factors)), encoding="utf-8")
         write_json(draft / CARD, {"umaf": __version__, "target": about, "provenance": dict(provenance)})
         if beside is not None:
             beside(draft)
