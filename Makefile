@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: quickstart test check format docs zoo bench-first-light clean
 
 quickstart: $(STAMP)
-	OMP_NUM_THREADS=2 $(BIN)/umaf quickstart
+	$(BIN)/umaf quickstart
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2
