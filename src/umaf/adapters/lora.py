@@ -69,7 +69,9 @@ def write_lora(
         net.save_pretrained(str(draft), save_embedding_layers=False)
         _sort_names(draft / "adapter_config.json")
         # PEFT's own page is an empty form with the target's path in it.
-        (draft / "README.md").write_text(PAGE.format(target=target.name, modules=len(factors)), encoding="utf-8")
+        (draft / "README.md").write_text(
+            PAGE.format(target=target.name, modules=len(factors)), encoding="utf-8"
+        )
         write_json(draft / CARD, {"umaf": __version__, "target": about, "provenance": dict(provenance)})
         if beside is not None:
             beside(draft)

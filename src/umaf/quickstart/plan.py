@@ -22,7 +22,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Plan:
-    """Models, tasks and sizes of a quickstart; the defaults take about 100 seconds of one core.
+    """Models, tasks and sizes of a quickstart; the defaults take about 75 seconds of one core.
 
     Attributes:
         moved: capabilities with their sources, of different architectures.
@@ -54,7 +54,7 @@ class Plan:
     tests: int = 400
     expert_steps: int = 150
     oracle_steps: int = 200
-    distill_steps: int = 60
+    distill_steps: int = 240
     iterations: int = 5
     rank: int = 8
     seed: int = 0
