@@ -21,7 +21,6 @@ from umaf.files import whole_folder, write_json
 from umaf.models import FAMILIES, Model, bare, shape_hash
 from umaf.models.quiet import quiet
 
-
 PAGE = """---
 library_name: peft
 tags: [lora, umaf]
