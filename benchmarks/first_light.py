@@ -51,6 +51,8 @@ def work(until: float) -> None:
 
     from benchmarks.cells import measure
     from benchmarks.plan import groups
+    from umaf.evaluation.provenance import commit
+    from umaf.evaluation.record import plain
 
     torch.set_num_threads(1)
     for number, group in enumerate(groups()):
@@ -67,7 +69,10 @@ def work(until: float) -> None:
                 # One cell that cannot be measured must not cost the others; the record tells how many are missing.
                 traceback.print_exc()
                 continue
-            write_json(CACHE / "cells" / f"{cell.name}.json", {"cell": vars(cell), **result})
+            made_by = plain(commit())
+            write_json(
+                CACHE / "cells" / f"{cell.name}.json", {"cell": vars(cell), "commit": made_by, **result}
+            )
             print(f"{cell.name}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
