@@ -74,8 +74,8 @@ def draw(outcome: Outcome) -> dict[str, Picture]:
                 compared.architectures,
             ),
             caption="Each point is what a model learned, 512 numbers flattened to two. Colour is the capability, shape "
-            "the architecture. Expect neighbours to share an architecture first: the closed-form extractor matches "
-            "capabilities across architectures only weakly.",
+            "the architecture. Expect sharing an architecture to count about as much as sharing a capability: the "
+            "closed-form extractor matches capabilities across architectures only weakly.",
             alt="Map of fingerprints by capability and architecture.",
         ),
         "similarity": Picture(
@@ -88,8 +88,7 @@ def draw(outcome: Outcome) -> dict[str, Picture]:
 
 _BARS = {
     EASY: "Sentences nobody trained on, made of the training texts' words and patterns.",
-    HARD: "Patterns and words that are nowhere in training. The sources themselves lose much here, and what a source "
-    "does not know it cannot give.",
+    HARD: "Patterns and words that are nowhere in training. The sources themselves lose much here.",
 }
 
 
@@ -150,8 +149,7 @@ def _arrived(outcome: Outcome, pictures: dict[str, Picture]) -> Section:
                 "Recovery, with 95 % intervals over texts",
                 ["capability", *ADAPTED],
                 rows,
-                note="Above 1 the source's answers taught the target more about these texts than labels taught the "
-                "oracle: a source may know patterns that the oracle did not learn from the same texts.",
+                note="Above 1 the adapter answers more of these texts rightly than the oracle, which labels taught.",
             ),
             Table(
                 "Bits per byte of plain sentences; lower is better",
