@@ -52,7 +52,6 @@ def work(until: float) -> None:
     from benchmarks.cells import measure
     from benchmarks.plan import groups
     from umaf.evaluation.provenance import commit
-    from umaf.evaluation.record import plain
 
     torch.set_num_threads(1)
     for number, group in enumerate(groups()):
@@ -69,7 +68,8 @@ def work(until: float) -> None:
                 # One cell that cannot be measured must not cost the others; the record tells how many are missing.
                 traceback.print_exc()
                 continue
-            made_by = plain(commit())
+            found = commit()
+            made_by = found.model_dump() if found else None
             write_json(
                 CACHE / "cells" / f"{cell.name}.json", {"cell": vars(cell), "commit": made_by, **result}
             )
