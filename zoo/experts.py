@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from umaf.files import whole_folder
-from umaf.generation.decisions import ask
+from umaf.generation.finetune import finetune
 from umaf.generation.goals import labelled_goal
-from umaf.generation.train import Schedule, optimise
-from umaf.models import Model, fresh_classifier, open_model
+from umaf.generation.train import Schedule
+from umaf.models import open_model
 from umaf.tasks.task import Task
 
 SCHEDULE = Schedule(steps=250, rate=1.5e-3, batch_size=16)
@@ -35,16 +35,11 @@ def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
     folder = cache / f"{Path(base).name.replace(':', '-')}--{task.name.replace('/', '-')}--{seed}"
     if folder.exists():
         return folder
-    model = _with_head(base, task, seed)
-    goal = labelled_goal([e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train])
-    model.net.train()
-    optimise([ask(model, goal, truncate=True)], LARGE if model.parameters > 1e7 else SCHEDULE, seed=seed)
-    with whole_folder(folder) as partial:
-        model.net.eval().save_pretrained(partial)
-        model.tokenizer.save_pretrained(partial)
-    return folder
-
-
-def _with_head(base: str, task: Task, seed: int) -> Model:
     model = open_model(base)
-    return fresh_classifier(model, task.labels, seed=seed) if model.kind == "encoder" else model
+    goal = labelled_goal([e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train])
+    schedule = LARGE if model.parameters > 1e7 else SCHEDULE
+    tuned = finetune(model, goal, schedule=schedule, seed=seed, truncate=True)
+    with whole_folder(folder) as partial:
+        tuned.net.save_pretrained(partial)
+        tuned.tokenizer.save_pretrained(partial)
+    return folder

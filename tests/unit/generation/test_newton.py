@@ -136,3 +136,13 @@ def test_solve_brings_answers_nearer_and_leaves_nothing(pico, architecture) -> N
         adapted = divergence(decide(ask(attach(target, found.factors), goal), range(len(TEXTS)))).mean()
         bare = divergence(decide(ask(target, goal), range(len(TEXTS)))).mean()
     assert adapted < bare
+
+
+def test_goals_of_different_label_counts_share_one_system(pico) -> None:
+    target = open_model(pico("llama"))
+    goals = [
+        label_goal(TEXTS, "sentiment", LABELS[:2], _wanted(2)),
+        label_goal(TEXTS, "topic", LABELS[1:6], _wanted(5)),
+    ]
+    losses = [row["divergence"] for row in solve(target, goals, rank=2, iterations=3).history]
+    assert losses[-1] < losses[0]
