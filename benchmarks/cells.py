@@ -28,13 +28,13 @@ from umaf.tasks.door import find_data
 KNOWN = ("goemotions_ekman7", "boolq_nopassage")
 
 
-def measure(cell: Cell, cache: Path) -> dict:
-    """Measure a cell.
+def measure(cell: Cell, cache: Path, run: str) -> dict:
+    """Measure a cell, in a run of that name.
 
     Returns:
         {"scores": {who: accuracy}, "cpu" and "wall": {who: seconds}, ...}; a score of None was not measured.
     """
-    return _fused(cell, cache) if cell.kind == "fused" else _single(cell, cache)
+    return _fused(cell, cache) if cell.kind == "fused" else _single(cell, cache, run)
 
 
 def goal_from(model: Model, target: Model, capability: str, seed: int) -> Goal:
@@ -49,11 +49,11 @@ def score(model: Model, capability: str) -> float:
     return evaluate(model, task(capability), limit=TEST, seed=0).value
 
 
-def _single(cell: Cell, cache: Path) -> dict:
+def _single(cell: Cell, cache: Path, run: str) -> dict:
     target, name, seed = bare(cell.target), cell.capability, cell.seed
     expert = source(cell.source, name, seed, cache)
     goal, solved = _solved(cell, cache)
-    best = oracle(cell.target, name, seed, cache)
+    best = oracle(cell.target, name, seed, cache, run)
     steps = FUNCTION_STEPS if goal.is_function else LABEL_STEPS
     made = {
         "solve": solved,
@@ -64,7 +64,7 @@ def _single(cell: Cell, cache: Path) -> dict:
         "oracle": best,
     }
     adapters: dict[str, Factors] = {who: one.value for who, one in made.items()}
-    adapters["mean_adapter"] = _mean_adapter(cell, cache)
+    adapters["mean_adapter"] = _mean_adapter(cell, cache, run)
     if seed == CONTROL_SEED:
         adapters["control_index_svd"] = controls.index_matched(expert, bare(cell.source), target, RANK)
         mixed = controls.shuffled(goal, seed)
@@ -78,14 +78,17 @@ def _single(cell: Cell, cache: Path) -> dict:
         "cpu": {who: one.cpu for who, one in made.items()},
         "wall": {who: one.wall for who, one in made.items()},
         "forgetting": {who: _forgot(target, adapters[who]) for who in lost},
+        "one_run": best.run == run,
         "probes": len(goal.texts),
     }
 
 
-def _mean_adapter(cell: Cell, cache: Path) -> Factors:
+def _mean_adapter(cell: Cell, cache: Path, run: str) -> Factors:
     """Average the oracle LoRAs of the other capabilities of its kind."""
     family = FUNCTIONS if cell.kind == "function" else CAPABILITIES
-    others = [oracle(cell.target, name, cell.seed, cache).value for name in family if name != cell.capability]
+    others = [
+        oracle(cell.target, name, cell.seed, cache, run).value for name in family if name != cell.capability
+    ]
     return combine(others, [1 / len(others)] * len(others))
 
 

@@ -32,7 +32,8 @@ def summarise(folder: Path) -> None:
     planned = sum(map(len, groups()))
     config = {
         "pairs": PAIRS, "function_pairs": FUNCTION_PAIRS, "fused": FUSED, "seeds": SEEDS,
-        "control_seed": CONTROL_SEED, "cells_planned": planned, "cells_measured": len(cells), **SIZES,
+        "control_seed": CONTROL_SEED, "cells_planned": planned, "cells_measured": len(cells),
+        "cells_without_commit": sum("commit" not in one for one in cells), **SIZES,
     }  # fmt: skip
     record = new_record(
         "first-light", config=config, numbers={"figures": as_numbers(figures), "cells": cells}
@@ -94,7 +95,8 @@ def _over_capabilities(kept: Sequence[tuple[str, float]]) -> Interval | None:
 
 
 def _time(cells: Sequence[dict]) -> Interval | None:
-    """CPU seconds of distill over those of LoRA fine-tuning on labels, for the same target in the same run."""
+    """CPU seconds of distill over those of LoRA fine-tuning on labels, of cells that took both in one run."""
+    cells = [one for one in cells if one.get("one_run")]
     if not cells:
         return None
     over, under = ([one["cpu"][who] for one in cells] for who in ("distill", "oracle"))

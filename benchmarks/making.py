@@ -31,11 +31,12 @@ LABELS, WRITTEN, LARGE = Schedule(steps=300), Schedule(steps=300), Schedule(step
 
 @dataclass(frozen=True)
 class Timed:
-    """Something made, with what it cost."""
+    """Something made, with what it cost, and in which run; seconds of two runs do not compare."""
 
     value: Factors
     cpu: float
     wall: float
+    run: str = ""
 
 
 def timed(make, *given, **options) -> Timed:
@@ -91,7 +92,7 @@ def schedule(target: str, capability: str) -> Schedule:
     return LABELS if task(capability).labels else WRITTEN
 
 
-def oracle(target: str, capability: str, seed: int, cache: Path) -> Timed:
+def oracle(target: str, capability: str, seed: int, cache: Path, run: str) -> Timed:
     """Fine-tune a LoRA on all true labels of a capability: what recoveries are measured against."""
     file = cache / "oracles" / f"{target}--{capability.replace('/', '-')}--{seed}.pt"
     costs = file.with_suffix(".json")
@@ -103,5 +104,5 @@ def oracle(target: str, capability: str, seed: int, cache: Path) -> Timed:
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(made.value), file)
-    write_json(costs, {"cpu": made.cpu, "wall": made.wall})
-    return made
+    write_json(costs, {"cpu": made.cpu, "wall": made.wall, "run": run})
+    return dataclasses.replace(made, run=run)
