@@ -5,6 +5,7 @@
     ├── ProbeError       ValueError       probes are empty, repeated, too few or too long
     ├── TaskError        LookupError      a task or its data is not there
     ├── AdapterError     ValueError       an adapter does not fit its target
+    ├── CheckpointError  ValueError       weight files are missing, cut short, or do not belong together
     ├── FingerprintError ValueError       fingerprints that cannot be read or compared
     ├── OutputError      OSError          a result cannot be written where it was asked for
     ├── NumericalError   ArithmeticError  NaN, infinity, or a system without a solution
@@ -39,6 +40,10 @@ class TaskError(UmafError, LookupError):
 
 class AdapterError(UmafError, ValueError):
     """An adapter does not fit its target, or its folder is not PEFT's."""
+
+
+class CheckpointError(UmafError, ValueError):
+    """Weight files are missing, cut short, or do not belong together."""
 
 
 class FingerprintError(UmafError, ValueError):

@@ -23,6 +23,7 @@ GROUPS = (
     "umaf.tasks",
     "umaf.architectures",
     "umaf.routes",
+    "umaf.merge_methods",
 )
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "umaf"
 # A room imports only from rooms before it. A room that is not there yet is no mistake; one that is not here is.
 ROOMS = (
-    "errors registry seeds files tensors tasks models checkpoints activations extraction scaling fusion readout "
+    "errors registry seeds files tensors tasks models checkpoints deltas merging activations extraction scaling fusion readout "
     "adapters generation evaluation pipeline reports quickstart testing cli"
 ).split()
 FILES = sorted(SOURCE.rglob("*.py"))
