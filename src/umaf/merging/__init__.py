@@ -1,0 +1,1 @@
+"""Merging: checkpoints and adapters of one architecture combined by a published rule."""
