@@ -71,9 +71,12 @@ class Needs:
     Attributes:
         base: "required": rows are deltas from the base, and so is the result. "none": rows are the weights themselves.
             "optional": deltas where the recipe names a base, weights where it does not.
-        scope: "element": an entry of the result depends on the same entries of the rows (and on what `measure` gave),
-            so the engine may hand over flat chunks `[model, chunk]` of any length. "tensor": the whole tensor is needed.
-        measure: over what `measure` runs before the method: "tensor" or "model" (all tensors, one pass after another).
+        scope: "element": an entry of the result depends on the same entries of the rows (and on what `measure`
+            gave), so the engine may hand over flat chunks `[model, chunk]` of any length. "tensor": the whole tensor
+            is needed.
+        measure: over what `measure` runs before the method: "tensor", "model" (all tensors, one pass after another),
+            or the name of an option that is a choice between these two: then the recipe says, and
+            :meth:`Method.measured_over` reads it.
         models: fewest and most models; None when there is no limit.
         matrices: only matrices of linear layers inside blocks make sense (`[model, out, in]`, whatever the file
             stores; `[model, expert, out, in]` never: experts are handed over one matrix at a time or, if `batched`,
@@ -91,7 +94,7 @@ class Needs:
 
     base: Literal["required", "none", "optional"] = "required"
     scope: Literal["element", "tensor"] = "tensor"
-    measure: Literal["tensor", "model"] = "tensor"
+    measure: str = "tensor"
     models: tuple[int, int | None] = (1, None)
     matrices: bool = False
     otherwise: Literal["mean", "sum", "base"] = "mean"
@@ -141,7 +144,9 @@ class Option:
         if self.kind == "choice":
             if value in self.choices:
                 return value
-            raise ConfigError(f"{method}: {self.name} must be one of {', '.join(self.choices)}, got {value!r}.")
+            raise ConfigError(
+                f"{method}: {self.name} must be one of {', '.join(self.choices)}, got {value!r}."
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigError(f"{method}: {self.name} must be a number, got {value!r}.")
         if self.kind == "integer" and value != int(value):
@@ -179,6 +184,17 @@ class Method:
         """First line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
+    def measured_over(self, options: Mapping[str, Any]) -> Literal["tensor", "model"]:
+        """Tell over what `measure` runs, given the options of a recipe.
+
+        Args:
+            options: those that are set; the others have their defaults.
+        """
+        scope = self.needs.measure
+        if scope in self.options:
+            scope = options.get(scope, self.options[scope].default)
+        return "model" if scope == "model" else "tensor"
+
 
 def merge_method(
     needs: Needs, *, source: str, measure: Callable[..., Mapping[str, Tensor]] | None = None
@@ -188,15 +204,24 @@ def merge_method(
     Args:
         needs: what it asks of whoever runs it.
         source: the paper (and equation) whose rule it is.
-        measure: `measure(passes, **the options it names) -> {"name": tensor}`; the method gets the result as `measured`.
+        measure: `measure(passes, **the options it names) -> {"name": tensor}`; the method gets the result as
+            `measured`. An option called `models` is the number of rows.
 
     Raises:
-        TypeError: an option has no type, or one that recipes cannot give.
+        TypeError: an option has no type, or one that recipes cannot give; `needs.measure` names none.
     """
 
     def describe(function: F) -> F:
         name = function.__name__
-        function.method = Method(name, function, needs, _options(function), source, measure)  # type: ignore[attr-defined]
+        options = _options(function)
+        if needs.measure not in {"tensor", "model"} and set(options[needs.measure].choices) != {
+            "tensor",
+            "model",
+        }:
+            raise TypeError(
+                f"{name}: measure={needs.measure!r} must be an option with the choices tensor and model."
+            )
+        function.method = Method(name, function, needs, options, source, measure)  # type: ignore[attr-defined]
         return function
 
     return describe
@@ -223,7 +248,9 @@ def as_column(value: PerModel, stack: Tensor) -> Tensor:
     column = torch.as_tensor(value, dtype=stack.dtype, device=stack.device)
     column = column.expand(models) if column.ndim == 0 else column
     if column.shape != (models,):
-        raise ConfigError(f"There are {models} models and {column.numel()} numbers for them; give one number each.")
+        raise ConfigError(
+            f"There are {models} models and {column.numel()} numbers for them; give one number each."
+        )
     return column.reshape(models, *[1] * (stack.ndim - 1))
 
 
@@ -260,5 +287,7 @@ def _option(method: str, parameter: inspect.Parameter, hint: Any) -> Option:
         return Option(parameter.name, "choice", default, choices=get_args(hint), required=required)
     kinds = {float: "number", int: "integer", bool: "flag"}
     if hint not in kinds:
-        raise TypeError(f"{method}: the option {parameter.name} has the type {hint}, which no recipe can give.")
+        raise TypeError(
+            f"{method}: the option {parameter.name} has the type {hint}, which no recipe can give."
+        )
     return Option(parameter.name, kinds[hint], default, span=span, required=required)  # type: ignore[arg-type]
