@@ -86,7 +86,8 @@ class Needs:
         order_matters: another order of models may change the result.
         random: the method draws; it gets `generator`, a NumPy generator seeded by (seed, method, tensor, chunk).
         equivariant: rotating rows and columns of all deltas rotates the result, so that LoRAs can be merged exactly
-            inside the space their factors span.
+            inside the space their factors span. A function that counts directions takes `shape`, the (out, in) of the
+            tensors that such cores stand for; it is no option of recipes.
         breaks: promises of every method that this one does not keep, each with its reason. Promises are "zero" (deltas
             of 0 give 0), "single" (one model with weight 1 gives its delta), "same" (copies of one expert give that
             expert, weights being shares).
@@ -167,7 +168,7 @@ class Method:
         name: as in recipes.
         function: the pure function.
         needs: what it asks for.
-        options: its keywords, without `generator` and `measured`.
+        options: its keywords, without `generator`, `measured` and `shape`.
         source: the paper (and equation) whose rule this is.
         measure: gives what the function takes as `measured`, from passes over the data; None when it takes none.
     """
@@ -268,7 +269,7 @@ def _options(function: Callable[..., Any]) -> dict[str, Option]:
     hints = get_type_hints(function, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name in {"generator", "measured"}:
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in {"generator", "measured", "shape"}:
             continue
         found[name] = _option(function.__name__, parameter, hints.get(name))
     return found
