@@ -1,0 +1,346 @@
+"""The small rules that sparse merge methods are made of: trim, drop, elect, add up what agrees.
+
+All of them take a stack `[model, *shape]` and leave it as it is, except `disjoint`, which says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umaf.errors import ConfigError
+from umaf.merging.contract import Passes, PerModel
+from umaf.tensors.select import kth_largest
+
+RESOLUTION = 1 << 16
+"""Chances are rounded to multiples of 1/65536, the range of the random numbers that are drawn."""
+
+Rescale = Literal["unbiased", "l1", "none"]
+
+
+def per_model(value: PerModel, models: int) -> list[float]:
+    """Give a number for each model.
+
+    Raises:
+        ConfigError: there are not as many numbers as models.
+
+    Example:
+        >>> per_model(0.5, 2), per_model([1, 2], 2)
+        ([0.5, 0.5], [1.0, 2.0])
+    """
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, (int, float)):
+        return [float(value)] * models
+    if len(value) != models:
+        raise ConfigError(
+            f"There are {models} models and {len(value)} numbers for them; give one number each."
+        )
+    return [float(one) for one in value]
+
+
+def kept(density: float, entries: int) -> int:
+    """Tell how many of `entries` a density keeps: the share rounded down, at least one.
+
+    Example:
+        >>> kept(0.2, 64), kept(0.2, 1), kept(1.0, 64)
+        (12, 1, 64)
+    """
+    return entries if density >= 1 else min(entries, max(1, int(density * entries)))
+
+
+def magnitudes(passes: Passes) -> Callable[[], Iterator[Tensor]]:
+    """Give the passes over absolute values; every chunk reuses the same memory.
+
+    Example:
+        >>> list(magnitudes(lambda: iter([("w", torch.tensor([[-1.0, 2.0]]))]))())
+        [tensor([[1., 2.]])]
+    """
+
+    def chunks() -> Iterator[Tensor]:
+        room = None
+        for _, chunk in passes():
+            if room is None or room.shape != chunk.shape:
+                room = torch.empty_like(chunk)
+            yield torch.abs(chunk, out=room)
+
+    return chunks
+
+
+def thresholds(passes: Passes, counts: Callable[[int], Sequence[int]]) -> Tensor:
+    """Find the magnitude at which each model is trimmed: its k-th largest, exactly.
+
+    Args:
+        passes: the data.
+        counts: gives k for each model from the number of entries; 0 gives +inf.
+
+    Returns:
+        `[model]`.
+
+    Example:
+        >>> stack = torch.tensor([[1.0, -3.0, 2.0]])
+        >>> thresholds(lambda: iter([("w", stack)]), lambda n: [2])
+        tensor([2.])
+    """
+    return kth_largest(magnitudes(passes), lambda n: [[k] for k in counts(n)])[:, 0]
+
+
+def trim(stack: Tensor, threshold: Tensor) -> Tensor:
+    """Set to zero what is smaller in magnitude than its model's threshold; what equals it stays.
+
+    Args:
+        stack: `[model, *shape]`.
+        threshold: `[model]`.
+
+    Returns:
+        A new stack.
+
+    Example:
+        >>> trim(torch.tensor([[1.0, -3.0, 2.0]]), torch.tensor([2.0]))
+        tensor([[ 0., -3.,  2.]])
+    """
+    out = torch.empty_like(stack)
+    # hardshrink zeroes |x| <= limit in one pass: the limit is the number just below the threshold.
+    below = torch.nextafter(threshold.to(stack.dtype), torch.zeros((), dtype=stack.dtype))
+    for row, target, limit in zip(stack, out, below.clamp_(min=0).tolist(), strict=True):
+        torch.hardshrink(row, limit, out=target)
+    return out
+
+
+def drop(
+    stack: Tensor,
+    density: PerModel,
+    *,
+    generator: np.random.Generator | None = None,
+    rescale: Rescale = "unbiased",
+) -> Tensor:
+    """Keep each entry by chance, and rescale what is left.
+
+    Chances are multiples of 1/65536 (a density of 0.1 is 6554/65536 = 0.100006), and the rescaling is by the chance
+    that was really used, so the expected value is exact.
+
+    Args:
+        stack: `[model, *shape]`.
+        density: chance that an entry stays, in (0, 1].
+        generator: where the chance comes from; None draws the same numbers in every call.
+        rescale: "unbiased" divides by the chance, so that the expected value is the entry; "l1" gives what is left
+            the sum of magnitudes that all had (of the stack that is handed over); "none" does not rescale.
+
+    Returns:
+        A new stack.
+
+    Example:
+        >>> one = drop(torch.ones(1, 100_000), 0.25)
+        >>> sorted(set(one.flatten().tolist())), round(float(one.mean()), 1)
+        ([0.0, 4.0], 1.0)
+    """
+    generator = generator if generator is not None else fixed_generator()
+    out = torch.empty_like(stack)
+    for row, target, share in zip(stack, out, per_model(density, stack.shape[0]), strict=True):
+        chance = ticks(share)
+        if chance == RESOLUTION:
+            target.copy_(row)
+            continue
+        masked(row, draw(generator, row.numel()) < chance, target)
+        if rescale == "unbiased":
+            target.mul_(RESOLUTION / chance)
+        elif rescale == "l1":
+            match_l1(target, row)
+    return out
+
+
+def fixed_generator() -> np.random.Generator:
+    """Give a generator that starts at the same place every time.
+
+    Example:
+        >>> bool(fixed_generator().integers(100) == fixed_generator().integers(100))
+        True
+    """
+    return np.random.Generator(np.random.SFC64(0))
+
+
+def draw(generator: np.random.Generator, entries: int) -> np.ndarray:
+    """Draw whole numbers from [0, 65536), four from each 64 random bits.
+
+    Example:
+        >>> draw(fixed_generator(), 5).dtype, draw(fixed_generator(), 5).shape
+        (dtype('uint16'), (5,))
+    """
+    bits = generator.integers(0, (1 << 64) - 1, size=-(-entries // 4), dtype=np.uint64, endpoint=True)
+    return bits.astype("<u8", copy=False).view("<u2")[:entries]
+
+
+def ticks(chance: float) -> int:
+    """Give a chance in units of 1/65536, at least one.
+
+    Example:
+        >>> ticks(0.5), ticks(0.0)
+        (32768, 1)
+    """
+    return min(RESOLUTION, max(1, round(chance * RESOLUTION)))
+
+
+def masked(row: Tensor, mask: np.ndarray, target: Tensor) -> None:
+    """Write a row into `target` with zeros where the flat mask is false.
+
+    Example:
+        >>> out = torch.empty(2)
+        >>> masked(torch.tensor([3.0, 4.0]), np.array([True, False]), out)
+        >>> out
+        tensor([3., 0.])
+    """
+    if row.device.type == "cpu":
+        # NumPy multiplies by booleans three times as fast as torch.
+        np.multiply(row.detach().numpy(), mask.reshape(row.shape), out=target.detach().numpy())
+    else:
+        torch.mul(row, torch.from_numpy(mask.reshape(row.shape)).to(row.device), out=target)
+
+
+def match_l1(target: Tensor, row: Tensor) -> None:
+    """Scale `target` in place so that the sum of its magnitudes is that of `row`; zeros stay zeros.
+
+    Example:
+        >>> out = torch.tensor([1.0, 0.0])
+        >>> match_l1(out, torch.tensor([1.0, -2.0]))
+        >>> out
+        tensor([3., 0.])
+    """
+    before = torch.linalg.vector_norm(row, ord=1, dtype=torch.float64)
+    after = torch.linalg.vector_norm(target, ord=1, dtype=torch.float64)
+    if after > 0:
+        target.mul_(float(before / after))
+
+
+def weighted_sum(stack: Tensor, weight: PerModel, *, normalize: bool = False) -> Tensor:
+    """Add up the rows times their weights, in the order of the stack.
+
+    Args:
+        stack: `[model, *shape]`.
+        weight: for all models or for each.
+        normalize: divide by the sum of weights, where it is not 0.
+
+    Example:
+        >>> weighted_sum(torch.tensor([[1.0], [2.0]]), [1.0, 0.5])
+        tensor([2.])
+    """
+    shares = per_model(weight, stack.shape[0])
+    total = sum(shares)
+    if normalize and abs(total) >= 1e-8:
+        shares = [share / total for share in shares]
+    out = stack[0] * shares[0]
+    for row, share in zip(stack[1:], shares[1:], strict=True):
+        out.add_(row, alpha=share)
+    return out
+
+
+def elect(stack: Tensor, *, tie: float = 1.0) -> Tensor:
+    """Elect a sign for each entry: that of the sum over models.
+
+    Args:
+        stack: `[model, *shape]`.
+        tie: sign where the sum is 0: 1, -1, or 0 for none.
+
+    Returns:
+        `[*shape]` of -1, 1 and perhaps 0, in the stack's dtype.
+
+    Example:
+        >>> elect(torch.tensor([[1.0, -3.0, 0.0], [1.0, 1.0, 0.0]]))
+        tensor([ 1., -1.,  1.])
+    """
+    signs = weighted_sum(stack, 1.0).sign_()
+    if tie:
+        signs.add_(torch.eq(signs, 0, out=torch.empty_like(signs)), alpha=tie)
+    return signs
+
+
+def disjoint(
+    stack: Tensor,
+    signs: Tensor,
+    *,
+    weight: PerModel = 1.0,
+    share: PerModel = 1.0,
+    combine: Literal["mean", "sum", "max"] = "mean",
+) -> Tensor:
+    """Combine, entry by entry, the models that have the elected sign; the stack is overwritten.
+
+    Args:
+        stack: `[model, *shape]`; it holds something else afterwards.
+        signs: `[*shape]`, as from `elect`.
+        weight: what a model's entries are multiplied by.
+        share: what a model that agrees adds to the divisor of the mean: 1 counts models.
+        combine: "mean" divides by the sum of shares (by 1 where it is 0), "sum" does not, "max" takes the largest.
+
+    Returns:
+        `[*shape]`.
+
+    Example:
+        >>> stack = torch.tensor([[1.0, -3.0], [2.0, 1.0]])
+        >>> disjoint(stack, elect(stack))
+        tensor([ 1.5000, -3.0000])
+    """
+    models = stack.shape[0]
+    total, divisor, mark = torch.zeros_like(signs), torch.zeros_like(signs), torch.empty_like(signs)
+    for row, factor, part in zip(stack, per_model(weight, models), per_model(share, models), strict=True):
+        row.mul_(signs).clamp_(min=0)
+        if combine == "max":
+            torch.maximum(total, row.mul_(factor), out=total)
+            continue
+        total.add_(row, alpha=factor)
+        if combine == "mean":
+            divisor.add_(torch.sign(row, out=mark), alpha=part)
+    if combine == "mean":
+        divisor.add_(torch.eq(divisor, 0, out=mark))
+        total.div_(divisor)
+    return total.mul_(signs)
+
+
+def consensus(
+    stack: Tensor,
+    weight: PerModel,
+    *,
+    elect: Literal["unweighted", "weighted"],
+    divisor: Literal["count", "weights"],
+    combine: Literal["mean", "sum", "max"],
+    tie: float = 1.0,
+) -> Tensor:
+    """Elect a sign for each entry and combine the models that have it; the stack is overwritten.
+
+    Args:
+        stack: `[model, *shape]`, trimmed or dropped; it holds something else afterwards.
+        weight: of each model.
+        elect: by the sum of the stack, or of the weighted stack.
+        divisor: of the mean: how many models agree, or the sum of their weights.
+        combine: see `disjoint`.
+        tie: the sign where the sum is 0.
+
+    Example:
+        >>> consensus(torch.tensor([[1.0], [-3.0]]), [4.0, 1.0], elect="weighted", divisor="count", combine="sum")
+        tensor([4.])
+    """
+    signs, factor = signs_of(stack, weight, elect, tie=tie)
+    share = weight if divisor == "weights" else 1.0
+    return disjoint(stack, signs, weight=factor, share=share, combine=combine)
+
+
+def signs_of(
+    stack: Tensor, weight: PerModel, by: Literal["unweighted", "weighted"], *, tie: float
+) -> tuple[Tensor, PerModel]:
+    """Elect signs by values or by weighted values; in the second case the stack is multiplied by the weights.
+
+    Returns:
+        The signs, and the weights that the rows are still to be multiplied by.
+
+    Example:
+        >>> stack = torch.tensor([[1.0], [-3.0]])
+        >>> signs_of(stack, [4.0, 1.0], "weighted", tie=1.0), stack[0]
+        ((tensor([1.]), 1.0), tensor([4.]))
+    """
+    if by == "weighted":
+        for row, factor in zip(stack, per_model(weight, stack.shape[0]), strict=True):
+            row.mul_(factor)
+        weight = 1.0
+    return elect(stack, tie=tie), weight
