@@ -214,7 +214,7 @@ def merge_method(
 
     def describe(function: F) -> F:
         name = function.__name__
-        options = _options(function)
+        options = options_of(function)
         if needs.measure not in {"tensor", "model"} and set(options[needs.measure].choices) != {
             "tensor",
             "model",
@@ -265,11 +265,16 @@ def once(stack: Tensor) -> Passes:
     return lambda: iter([("", stack.reshape(stack.shape[0], -1))])
 
 
-def _options(function: Callable[..., Any]) -> dict[str, Option]:
+def options_of(function: Callable[..., Any]) -> dict[str, Option]:
+    """Read the options of a function from its keywords and their types.
+
+    Raises:
+        TypeError: an option has no type, or one that recipes cannot give.
+    """
     hints = get_type_hints(function, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name in {"generator", "measured", "shape"}:
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in {"generator", "measured", "shape", "totals"}:
             continue
         found[name] = _option(function.__name__, parameter, hints.get(name))
     return found

@@ -1,0 +1,215 @@
+"""Merging against mergekit and against the floor, side by side: CPU, wall, memory, growth, and error.
+
+    python -m benchmarks.speed [--runs 3] [--quick] [--part merges|growth|lora|spectral …]
+
+Every pair of runs stands side by side in time, on one thread each, with warm pages; figures are ratios of medians of
+pairs, and their interval is the smallest and largest pair. Checkpoints are made by the benchmark (about 5 GB for the
+merges, 12 GB for the growth) under out/speed, and stay there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.speed_data import GROWTH, HALF, Size, write_models
+from benchmarks.speed_error import ties_error
+from benchmarks.speed_lora import lora_pairs
+from benchmarks.speed_run import PEER, ROOT, Cost, merge_cost, mergekit
+from benchmarks.speed_spectral import spectral_pairs
+from umaf.evaluation.record import new_record, write_record
+from umaf.evaluation.summary import Figure, write_summary
+from umaf.files import write_json
+
+HOME = ROOT / "comparison" / "speed"
+WORK = ROOT / "out" / "speed"
+EXPERTS = 4
+DENSE, SORTED = ("linear", "task_arithmetic", "slerp", "model_stock", "karcher"), (
+    "ties", "sce", "dare_linear", "dare_ties", "breadcrumbs_ties", "della",
+)  # fmt: skip
+REPEATED = ("linear", "task_arithmetic", "slerp", "model_stock", "ties", "sce")
+"""Merges that are measured as often as asked; the others, which take mergekit minutes, once."""
+PARTS = ("merges", "growth", "lora", "spectral")
+
+
+def recipe(method: str, base: Path, experts: Sequence[Path]) -> dict:
+    """Give the mergekit recipe of a method; both programs read the same file."""
+    one = {
+        "linear": {"weight": 0.25}, "task_arithmetic": {"weight": 0.25}, "ties": {"weight": 0.5, "density": 0.2},
+        "dare_linear": {"weight": 0.25, "density": 0.5}, "dare_ties": {"weight": 0.25, "density": 0.5},
+        "breadcrumbs_ties": {"weight": 0.25, "density": 0.5, "gamma": 0.01},
+        "della": {"weight": 0.25, "density": 0.5, "epsilon": 0.1},
+    }.get(method)  # fmt: skip
+    if method == "slerp":
+        chosen, settings = [base, experts[0]], {"parameters": {"t": 0.5}}
+    else:
+        chosen, settings = list(experts), {"parameters": {"select_topk": 0.1}} if method == "sce" else {}
+    rows = [{"model": str(path), **({"parameters": one} if one else {})} for path in chosen]
+    based = {} if method in ("linear", "karcher") else {"base_model": str(base)}
+    return {"merge_method": method, "models": rows, **based, **settings, "dtype": "bfloat16"}
+
+
+def written(method: str, models: Sequence[Path]) -> Path:
+    """Write a method's recipe and give its file."""
+    file = WORK / f"{method}-{models[0].name}-{len(models) - 1}.yml"
+    file.write_text(yaml.safe_dump(recipe(method, models[0], models[1:])))
+    return file
+
+
+def umaf_merge(file: Path, out: Path) -> Cost:
+    """Cost of `umaf merge` with one worker."""
+    return merge_cost([Path(sys.executable).with_name("umaf"), "merge", file, "--workers", "1"], out)
+
+
+def merges(runs: int, size: Size) -> dict[str, list[dict]]:
+    """Run every method by both programs, and the floor, in turns."""
+    models = write_models(size, EXPERTS, WORK)
+    for path in models:  # warm pages
+        for file in path.glob("*.safetensors"):
+            file.read_bytes()
+    found: dict[str, list[dict]] = {}
+    for method in (*DENSE, *SORTED):
+        file = written(method, models)
+        for _ in range(runs if method in REPEATED else 1):
+            pair = {
+                "umaf": vars(umaf_merge(file, WORK / "umaf")),
+                "mergekit": vars(merge_cost([mergekit(), file], WORK / "mergekit")),
+            }
+            if method == "linear":
+                floor = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed_floor", *models]
+                pair["floor"] = vars(merge_cost(floor, WORK / "floor"))
+            found.setdefault(method, []).append(pair)
+            print(
+                method,
+                {name: {k: round(v, 2) for k, v in cost.items()} for name, cost in pair.items()},
+                flush=True,
+            )
+        if method == "ties":
+            found["ties_error"] = [ties_error(models, WORK / "umaf", WORK / "mergekit")]
+    return found
+
+
+def growth(runs: int, sizes: Sequence[Size], counts: Sequence[int]) -> dict[str, list[dict]]:
+    """Time TIES over sizes with two experts, and over numbers of experts at the smallest size."""
+    found: dict[str, list[dict]] = {"size": [], "experts": []}
+    for size in sizes:
+        models = write_models(size, 2, WORK)
+        for _ in range(runs):
+            cost = umaf_merge(written("ties", models), WORK / "umaf")
+            found["size"].append({"parameters": size.parameters, **vars(cost)})
+            print("size", found["size"][-1], flush=True)
+    for count in counts:
+        models = write_models(sizes[0], count, WORK)
+        for _ in range(runs):
+            cost = umaf_merge(written("ties", models), WORK / "umaf")
+            found["experts"].append({"experts": count, **vars(cost)})
+            print("experts", found["experts"][-1], flush=True)
+    return found
+
+
+def headline(numbers: dict) -> dict[str, Figure]:
+    """Compute the figures from whatever has been measured."""
+    pairs, figures = numbers.get("merges", {}), {}
+    for method in (*DENSE, *SORTED):
+        aim = ">= 3" if method in DENSE else ">= 10"
+        for kind in ("wall", "cpu"):
+            ratios = [one["mergekit"][kind] / one["umaf"][kind] for one in pairs.get(method, ())]
+            figures[f"ratio.{method}.{kind}"] = _figure(ratios, aim)
+    every = [pair for method in (*DENSE, *SORTED) for pair in pairs.get(method, ())]
+    figures["ratio.memory.peak"] = _figure(
+        [p["mergekit"]["memory"] / p["umaf"]["memory"] for p in every], ">= 3"
+    )
+    figures["memory.peak"] = _figure([p["umaf"]["memory"] for p in every], None)
+    floors = [one["umaf"]["cpu"] / one["floor"]["cpu"] for one in pairs.get("linear", ())]
+    figures["floor.linear"] = _figure(floors, "<= 2")
+    walls = [one["umaf"]["wall"] / one["floor"]["wall"] for one in pairs.get("linear", ())]
+    figures["floor.linear.wall"] = _figure(walls, "<= 2")
+    for name in ("umaf", "mergekit"):
+        errors = [one[name] for one in pairs.get("ties_error", ())]
+        figures["error.ties.float64" + ("" if name == "umaf" else ".mergekit")] = _figure(errors, None)
+    lora = numbers.get("lora", [])
+    figures["ratio.lora_svd"] = _figure([one["peft"]["cpu"] / one["umaf"]["cpu"] for one in lora], ">= 50")
+    figures["error.lora_svd"] = _figure([one["umaf"]["error"] for one in lora], None)
+    figures["error.lora_svd.peft"] = _figure([one["peft"]["error"] for one in lora], None)
+    for method, rows in numbers.get("spectral", {}).items():
+        figures[f"ratio.{method}.cpu"] = _figure([one["plain"] / one["umaf"] for one in rows], ">= 5")
+        figures[f"svds.{method}"] = _figure([one["umaf"] / one["svd"] for one in rows], None)
+    return figures | _growth_figures(numbers.get("growth", {}))
+
+
+def _growth_figures(rows: dict[str, list[dict]]) -> dict[str, Figure]:
+    """Exponent of the time in size and in experts (1 is linear), and of memory in size (0 is constant)."""
+    figures = {}
+    for name, along, of, aim in (
+        ("growth.size", "size", "cpu", 1), ("growth.experts", "experts", "cpu", 1),
+        ("growth.memory", "size", "memory", 0),
+    ):  # fmt: skip
+        key = "parameters" if along == "size" else "experts"
+        points = rows.get(along, [])
+        if len({one[key] for one in points}) > 1:
+            import numpy as np
+
+            slope = np.polyfit(np.log([one[key] for one in points]), np.log([one[of] for one in points]), 1)[
+                0
+            ]
+            figures[name] = Figure(round(float(slope), 3), n=len(points), aim=aim)
+    return figures
+
+
+def _figure(values: Sequence[float], aim: str | None) -> Figure:
+    if not values:
+        return Figure(None, aim=aim)
+    low, middle, high = min(values), statistics.median(values), max(values)
+    digits = [float(f"{one:.4g}") for one in (middle, low, high)]
+    return Figure(digits[0], digits[1], digits[2], n=len(values), aim=aim)
+
+
+def main() -> None:
+    """Measure the asked parts, write a record, and show the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small checkpoints; its figures are not kept")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    asked = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    size, sizes = (GROWTH[0], GROWTH[:2]) if asked.quick else (HALF, GROWTH)
+    makers = {
+        "merges": lambda: merges(asked.runs, size),
+        "growth": lambda: growth(2, sizes, (2, 4, 8, 16)),
+        "lora": lambda: lora_pairs(asked.runs),
+        "spectral": lambda: spectral_pairs(asked.runs),
+    }
+    numbers = {part: makers[part]() for part in PARTS if part in asked.part}
+    figures = headline(numbers)
+    config = {
+        "peer": f"mergekit {PEER}",
+        "parameters": size.parameters,
+        "experts": EXPERTS,
+        "runs": asked.runs,
+    }
+    record = new_record(
+        "speed", config=config, numbers={"figures": {n: vars(f) for n, f in figures.items()}, **numbers}
+    )
+    if asked.quick:
+        write_json(WORK / "quick.json", record.model_dump())
+    else:
+        HOME.mkdir(parents=True, exist_ok=True)
+        write_record(HOME / f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}.json", record)
+        write_summary(HOME / "summary.json", figures)
+    table = Table("figure", "value", "lowest", "highest", "n", "aim", title="merging: speed")
+    for name, figure in figures.items():
+        shown = ["" if one is None else f"{one:.3g}" for one in (figure.value, figure.low, figure.high)]
+        table.add_row(name, *shown, str(figure.n), str("" if figure.aim is None else figure.aim))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Run a program and take what it cost: wall and CPU seconds, and the most memory it held."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PEER = "0.1.5"
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a finished program cost.
+
+    Attributes:
+        wall: seconds from start to end.
+        cpu: user and system seconds of it and its children.
+        memory: most resident memory of its largest process, in MB; pages of mapped files count while they are mapped.
+    """
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def cost_of(command: Sequence[str | os.PathLike]) -> Cost:
+    """Run a command on one thread, and give what it cost.
+
+    Raises:
+        SystemExit: the command failed; what it said is shown.
+    """
+    with tempfile.TemporaryFile() as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [os.fspath(part) for part in command], stdout=said, stderr=said, env={**os.environ, **ONE_THREAD}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        # Popen would otherwise wait for a process that wait4 has already collected.
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(map(os.fspath, command))}\n{said.read().decode()[-3000:]}")
+    return Cost(wall, usage.ru_utime + usage.ru_stime, _megabytes(usage))
+
+
+def _megabytes(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+
+
+def merge_cost(command: Sequence[str | os.PathLike], out: Path) -> Cost:
+    """Cost of a command that writes a folder, which is removed before and kept after."""
+    shutil.rmtree(out, ignore_errors=True)
+    # What the last run left unwritten must not slow this one.
+    os.sync()
+    return cost_of([*command, out])
+
+
+def mergekit() -> Path:
+    """Give the program `mergekit-yaml`, installing it into an environment of its own on first use.
+
+    The folder named by the variable UMAF_MERGEKIT, where set, is an environment that already has it.
+    """
+    home = Path(os.environ.get("UMAF_MERGEKIT") or ROOT / "out" / "peers" / f"mergekit-{PEER}")
+    program = home / "bin" / "mergekit-yaml"
+    if not program.exists():
+        venv.create(home, with_pip=True)
+        pip = [home / "bin" / "python", "-m", "pip", "install", "-q"]
+        subprocess.run([*pip, "torch==2.13.0"], check=True)
+        subprocess.run([*pip, f"mergekit=={PEER}"], check=True)
+    return program
