@@ -1,0 +1,137 @@
+"""A recipe: which models are merged, by which method, with which options. The same object from YAML and from Python.
+
+    Recipe(method="ties", base="org/base", models=["org/maths", "org/code"], options={"density": 0.2})
+
+An option is a number (or flag, or word), a list of numbers (a gradient, interpolated over the layers), or a list of
+`{"filter": part of a tensor's name, "value": …}`, of which the first that matches holds. What a slice's source says
+goes before what the slice says, that before what a model says, and that before what the recipe says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from umaf.merging.reference import Ref, parse_ref
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+
+Scalar: TypeAlias = bool | int | float | str
+Model: TypeAlias = Annotated[Ref, BeforeValidator(parse_ref)]
+Dtype: TypeAlias = Literal["float32", "float16", "bfloat16", "float64"]
+
+
+class Filtered(_Frozen):
+    """A value for the tensors whose name holds `filter`; "*" is every tensor, "role:…" those of a role."""
+
+    filter: str = "*"
+    value: Scalar | tuple[float, ...]
+
+
+Value: TypeAlias = Scalar | tuple[float, ...] | tuple[Filtered, ...]
+Options: TypeAlias = Mapping[str, Value]
+
+
+def _listed(value: Any) -> Any:
+    """A model alone stands for a model without options."""
+    if isinstance(value, Mapping) and set(value) & {"options", "layers"}:
+        return value
+    return value if isinstance(value, BaseModel) and not isinstance(value, Ref) else {"model": value}
+
+
+class Input(_Frozen):
+    """One model of a merge, with the options that are its own."""
+
+    model: Model
+    options: Options = Field(default_factory=dict)
+
+
+class Piece(_Frozen):
+    """A run of layers of one model: from the first number up to, without, the second."""
+
+    model: Model
+    layers: tuple[int, int]
+    options: Options = Field(default_factory=dict)
+
+
+class Slice(_Frozen):
+    """Layers of the result, merged from as many layers of each source."""
+
+    sources: tuple[Piece, ...]
+    base: Model | None = None
+    options: Options = Field(default_factory=dict)
+
+
+class Token(_Frozen):
+    """Where the row of one token comes from.
+
+    Attributes:
+        source: the model; None for the usual rule.
+        token: another token of that model whose row is taken.
+        token_id: the same by its number.
+        zero: the row is zeros.
+        force: the row of every model is this one, also of those that have the token.
+    """
+
+    source: Model | None = None
+    token: str | None = None
+    token_id: int | None = None
+    zero: bool = False
+    force: bool = False
+
+
+class Tokenizer(_Frozen):
+    """The vocabulary of the result.
+
+    Attributes:
+        source: "union" of all models, "base" (the first model where there is no base), or one model.
+        tokens: exceptions, by token.
+        pad_to_multiple_of: rows are added until their number is a multiple of this.
+    """
+
+    source: Literal["union", "base"] | Model = "union"
+    tokens: Mapping[str, Token] = Field(default_factory=dict)
+    pad_to_multiple_of: int | None = Field(default=None, ge=1)
+
+
+class Recipe(_Frozen):
+    """One merge.
+
+    Attributes:
+        method: a name of `umaf methods`.
+        models: what is merged, in order; empty where there are slices.
+        base: what deltas are taken from; for a method without deltas, whose config and tokenizer the result has.
+        options: of the method, for all models and tensors. `scale` multiplies the merged delta.
+        slices: layers of the result, in order.
+        dtype: of the stored result; None keeps what the donor stores.
+        tokenizer: how vocabularies are brought together; None: they are the same.
+        chat_template: "auto", a name, or a template; None keeps the donor's.
+        seed: of methods that draw.
+        name: of the stage, where a recipe has several.
+        notes: what the reader of a recipe has to say about it.
+        lines: line of each key in the file, for messages: ("models", 1, "options", "density") to 7.
+    """
+
+    method: str
+    models: Annotated[tuple[Annotated[Input, BeforeValidator(_listed)], ...], Field()] = ()
+    base: Model | None = None
+    options: Options = Field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+    dtype: Dtype | None = None
+    tokenizer: Tokenizer | None = None
+    chat_template: str | None = None
+    seed: int = 0
+    name: str | None = None
+    notes: tuple[str, ...] = ()
+    lines: Mapping[tuple[str | int, ...], int] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _models_or_slices(self) -> Recipe:
+        if bool(self.models) == bool(self.slices):
+            raise ValueError("a recipe has either models or slices, and at least one of them")
+        return self

@@ -1,0 +1,124 @@
+"""What a recipe calls a model: a folder, a file, a hub id or a stage, at a revision, with LoRAs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from umaf.errors import ConfigError
+
+
+class Ref(BaseModel):
+    """A model, as a recipe names it.
+
+    Attributes:
+        path: a folder, a .safetensors file, a hub id, or the name of a stage of the same recipe.
+        revision: branch, tag or commit, for hub ids.
+        lora: adapters that are added to it, in this order; they have no adapters of their own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    revision: str | None = None
+    lora: tuple[Ref, ...] = ()
+
+    def __str__(self) -> str:
+        """Give it as a recipe writes it: "org/model@main+org/adapter"."""
+        own = self.path if self.revision is None else f"{self.path}@{self.revision}"
+        return "+".join([own, *map(str, self.lora)])
+
+
+def parse_ref(value: Any, *, where: str = "model") -> Ref:
+    """Read a model from "path[@revision][+lora[@revision]]…" or from {model:, revision:, lora:}.
+
+    A path that exists as it is written wins: a folder called "b+c" or "run@3" is that folder.
+
+    Args:
+        value: the text or mapping of the recipe, or a `Ref`, which is given back.
+        where: the key it stands under, for messages.
+
+    Raises:
+        ConfigError: a part is empty, or the mapping has other keys.
+
+    Example:
+        >>> parse_ref("org/model@main+org/adapter")
+        Ref(path='org/model', revision='main', lora=(Ref(path='org/adapter', revision=None, lora=()),))
+        >>> str(parse_ref({"model": "org/model", "lora": "org/adapter"}))
+        'org/model+org/adapter'
+    """
+    if isinstance(value, Ref):
+        return value
+    if isinstance(value, Path):
+        return Ref(path=str(value))
+    if isinstance(value, Mapping):
+        return _from_mapping(value, where)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{where} must be a path or a hub id, got {value!r}.")
+    pieces = _split(value)
+    if not all(pieces):
+        raise ConfigError(f"{where}: {value!r} has an empty part; write model, model@revision or model+lora.")
+    model, *adapters = map(_at_revision, pieces)
+    return model.model_copy(update={"lora": tuple(adapters)})
+
+
+def _exists(text: str) -> bool:
+    return bool(text) and Path(text).expanduser().exists()
+
+
+def _split(text: str) -> list[str]:
+    """Split at plus signs, but never inside a path that exists."""
+    if _exists(text) or "+" not in text:
+        return [text]
+    parts = text.split("+")
+    for size in range(len(parts), 0, -1):
+        first = "+".join(parts[:size])
+        if _exists(first) or _exists(first.rpartition("@")[0]):
+            rest = "+".join(parts[size:])
+            return [first, *(_split(rest) if size < len(parts) else [])]
+    return [parts[0], *_split("+".join(parts[1:]))]
+
+
+def _at_revision(text: str) -> Ref:
+    path, mark, revision = text.rpartition("@")
+    if not mark or _exists(text):
+        return Ref(path=text)
+    if not path or not revision:
+        raise ConfigError(f"{text!r} has an empty part beside its @; write model@revision.")
+    return Ref(path=path, revision=revision)
+
+
+def _from_mapping(value: Mapping[str, Any], where: str) -> Ref:
+    own = dict(value)
+    # mergekit's explicit form spells the path one level deeper.
+    inner = own.pop("model", None) if "model" in own else own
+    if inner is own or (isinstance(inner, Mapping) and set(inner) <= {"path", "revision"}):
+        inner = dict(inner)
+        path, revision = inner.pop("path", None), inner.pop("revision", None)
+        if not isinstance(path, str) or (inner is own and own):
+            raise ConfigError(
+                f"{where} must be a path, or a mapping with the keys model, revision and lora, got {dict(value)!r}."
+            )
+        model = Ref(path=path, revision=revision)
+        own = {} if inner is own else own
+    else:
+        model = parse_ref(inner, where=where)
+    if (revision := own.pop("revision", None)) is not None:
+        model = model.model_copy(update={"revision": str(revision)})
+    adapters = own.pop("lora", None)
+    if own.pop("override_architecture", None) is not None:
+        raise ConfigError(
+            f"{where}: override_architecture is not known here: names come from the files; leave it out."
+        )
+    if own:
+        raise ConfigError(
+            f"{where} has no key {next(iter(own))!r}; a model has the keys model, revision and lora."
+        )
+    if adapters is None:
+        return model
+    listed = adapters if isinstance(adapters, (list, tuple)) else [adapters]
+    found = tuple(parse_ref(one, where=f"{where}: lora") for one in listed)
+    return model.model_copy(update={"lora": model.lora + found})
