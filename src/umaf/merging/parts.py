@@ -344,3 +344,31 @@ def signs_of(
             row.mul_(factor)
         weight = 1.0
     return elect(stack, tie=tie), weight
+
+
+def squares(stack: Tensor) -> Tensor:
+    """Sum the squares of each row, in float64.
+
+    Args:
+        stack: `[model, *shape]`.
+
+    Returns:
+        `[model]`.
+
+    Example:
+        >>> squares(torch.tensor([[3.0, 4.0]]))
+        tensor([25.], dtype=torch.float64)
+    """
+    norms = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in stack]
+    return torch.stack(norms).square()
+
+
+def shares(sums: Tensor) -> Tensor:
+    """Divide numbers by their sum; all equal where that is 0.
+
+    Example:
+        >>> shares(torch.tensor([1.0, 3.0])), shares(torch.zeros(2))
+        (tensor([0.2500, 0.7500]), tensor([0.5000, 0.5000]))
+    """
+    total = sums.sum()
+    return sums / total if total > 0 else torch.full_like(sums, 1 / sums.numel())

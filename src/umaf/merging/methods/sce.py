@@ -1,0 +1,134 @@
+"""SCE: select the entries in which models differ, calculate a weight for each model, erase minority signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from umaf.merging.contract import Needs, Passes, Span, merge_method, once
+from umaf.merging.parts import disjoint, elect, shares, squares, weighted_sum
+from umaf.tensors.select import kth_largest
+
+
+def variance(stack: Tensor) -> Tensor:
+    """Give the variance over models (divided by their number) of each entry.
+
+    Args:
+        stack: `[model, *shape]`.
+
+    Returns:
+        `[*shape]`, non-negative; 0 where all models are equal.
+
+    Example:
+        >>> variance(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+        tensor([1., 0.])
+    """
+    models = stack.shape[0]
+    mean = weighted_sum(stack, 1.0).div_(models)
+    out, apart = torch.zeros_like(mean), torch.empty_like(mean)
+    for row in stack:
+        torch.sub(row, mean, out=apart)
+        out.addcmul_(apart, apart)
+    return out.div_(models)
+
+
+def measure(passes: Passes, *, models: int, select_topk: float = 0.1) -> dict[str, Tensor]:
+    """Find the variance from which entries are selected, `[]`, and the share of each model, `[model]`.
+
+    Example:
+        >>> found = measure(once(torch.tensor([[1.0, 2.0], [0.0, 1.0]])), models=2, select_topk=1.0)
+        >>> found["share"]
+        tensor([0.8333, 0.1667], dtype=torch.float64)
+    """
+    least = torch.tensor(-1.0)
+    if select_topk < 1:
+        least = _threshold(passes, select_topk)
+    sums = torch.zeros(models, dtype=torch.float64)
+    for _, chunk in passes():
+        sums += squares(chunk if select_topk >= 1 else selected(chunk, least))
+    return {"variance": least, "share": shares(sums)}
+
+
+def selected(stack: Tensor, least: Tensor) -> Tensor:
+    """Set to zero, in all models, the entries whose variance is below `least`.
+
+    Returns:
+        A new stack.
+
+    Example:
+        >>> selected(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.tensor(0.5))
+        tensor([[1., 0.],
+                [3., 0.]])
+    """
+    mark = variance(stack)
+    torch.ge(mark, float(least), out=mark)
+    return stack * mark
+
+
+def _threshold(passes: Passes, share: float) -> Tensor:
+    varied = 0
+
+    def chunks() -> Iterator[Tensor]:
+        nonlocal varied
+        varied = 0
+        for _, chunk in passes():
+            spread = variance(chunk.flatten(1))
+            varied += int(torch.count_nonzero(spread))
+            yield spread[None]
+
+    # The ranks are asked for after a whole pass, when the entries that vary have been counted.
+    return kth_largest(chunks, lambda _: [[int(varied * share)]])[0, 0]
+
+
+@merge_method(
+    Needs(
+        base="required",
+        scope="element",
+        breaks={"same": 'with select="deltas" nothing is selected where models do not differ'},
+    ),
+    source="Wan et al. 2024, FuseChat, arXiv 2408.07990 (SCE)",
+    measure=measure,
+)
+def sce(
+    deltas: Float[Tensor, " model *shape"],
+    *,
+    select_topk: Annotated[float, Span(0, 1, open_low=True)] = 0.1,
+    select: Literal["weights", "deltas"] = "weights",
+    measured: Mapping[str, Tensor] | None = None,
+) -> Float[Tensor, "*shape"]:
+    """Weigh the models of each tensor by the entries in which they differ most, and average the majority's sign.
+
+    For chat models that were fused from several sources into one shape; no weights need be chosen. Every tensor is
+    merged by this rule, with weights of its own.
+
+        S = the select_topk share of entries of largest variance over models (of those that vary at all)
+        w_i = sum_S delta_i^2 / sum_j sum_S delta_j^2, equal where that is 0/0
+        s = sign(sum_i delta_i), 0 counting as plus
+        out = sum_{i: sign delta_i = s} w_i delta_i / sum of the same w_i
+
+    Args:
+        deltas: models minus base.
+        select_topk: share of the entries that vary, in (0, 1]: int(share count) of them; entries with the variance
+            of one that is selected are selected too.
+        select: "weights": the selection makes the weights, and all entries are merged (the authors' program).
+            "deltas": entries outside the selection stay at the base too, before the election (mergekit; unlike
+            there, weights are equal only where all deltas are 0, not where their mean square is below 1e-6, which is
+            most fine-tuned tensors).
+        measured: `variance` `[]` and `share` `[model]`, from `measure`; None measures this stack.
+
+    Example:
+        >>> sce(torch.tensor([[1.0, 2.0], [-1.0, 1.0]]), select_topk=1.0)
+        tensor([1.0000, 1.7143])
+
+    Source: Wan, Zhong, Yang, Chen, Quan: FuseChat (2024), arXiv 2408.07990; the selected share is 0.1 there.
+    """
+    if measured is None:
+        measured = measure(once(deltas), models=deltas.shape[0], select_topk=select_topk)
+    chosen = select == "deltas" and select_topk < 1
+    stack = selected(deltas, measured["variance"]) if chosen else deltas.clone()
+    share = measured["share"].tolist()
+    return disjoint(stack, elect(stack), weight=share, share=share)
