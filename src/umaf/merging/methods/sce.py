@@ -88,7 +88,10 @@ def _threshold(passes: Passes, share: float) -> Tensor:
     Needs(
         base="required",
         scope="element",
-        breaks={"same": 'with select="deltas" nothing is selected where models do not differ'},
+        breaks={
+            "single": 'with select="deltas" only what differs between models is merged',
+            "same": 'with select="deltas" only what differs between models is merged',
+        },
     ),
     source="Wan et al. 2024, FuseChat, arXiv 2408.07990 (SCE)",
     measure=measure,
