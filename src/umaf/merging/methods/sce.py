@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from umaf.merging.contract import Needs, Passes, Span, merge_method, once
-from umaf.merging.parts import disjoint, elect, shares, squares, weighted_sum
+from umaf.merging.parts import disjoint, elect, shares, squares
 from umaf.tensors.select import kth_largest
 
 
@@ -28,8 +28,11 @@ def variance(stack: Tensor) -> Tensor:
         tensor([1., 0.])
     """
     models = stack.shape[0]
-    mean = weighted_sum(stack, 1.0).div_(models)
-    out, apart = torch.zeros_like(mean), torch.empty_like(mean)
+    out, apart, mean = (torch.zeros_like(stack[0]) for _ in range(3))
+    # The mean is taken from the first model on: where all are equal, the variance is 0 and not a rounding error.
+    for row in stack[1:]:
+        mean.add_(torch.sub(row, stack[0], out=apart))
+    mean.div_(models).add_(stack[0])
     for row in stack:
         torch.sub(row, mean, out=apart)
         out.addcmul_(apart, apart)
