@@ -216,8 +216,9 @@ def della(
         density: mean share of entries that stay, in (0, 1]; 1 keeps everything. The paper's drop rate is 1 - density.
         epsilon: half the paper's window: chances run from density - epsilon to density + epsilon, inside (0, 1).
         rescale: "unbiased" divides each entry by its chance, as in the paper. "l1" keeps the sum of magnitudes of the
-            tensor, as mergekit does: large entries, which stay more often, then come out too large (the
-            merged delta by 6 % for normal deltas at density 0.3 and epsilon 0.1, by 10 % where a few are outliers). "none" does not rescale.
+            tensor, as mergekit does: large entries, which stay more often, then come out too large (the merged delta
+            by 6 % for normal deltas at density 0.3 and epsilon 0.1, by 10 % where a few are outliers). "none" does
+            not rescale.
         elect: by the sum of what is left, or of the weighted sum.
         divisor: of the mean, where `combine` is "mean": how many models agree, or the sum of their weights.
         combine: "mean", "sum" or "max".
