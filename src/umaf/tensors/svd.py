@@ -3,7 +3,7 @@
 A thin singular value decomposition of a wide float32 matrix spends most of its time on the long side. Here only the
 short side is decomposed, in float64, so that squaring the singular values costs nothing that float32 data could show:
 values down to some 1e-7 of the largest are found, as by a float32 decomposition, at 2 to 6 times its speed on shapes
-of feed-forward layers.
+of feed-forward layers. Where the spectrum is flat enough for that to change nothing, float32 is used instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 from umaf.errors import NumericalError
 
 _BLOCK = 256
+_LARGE = 128  # short sides from here on may be done in float32
+_HARMLESS = 5e-5  # relative error of what is made of the triplets, against float64
+_WEAK = 0.03  # rows below this share of the longest are computed in float64
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,15 @@ def threshold(matrix: Tensor, values: Tensor) -> Tensor:
     return 4 * eps * min(matrix.shape[-2:]) ** 0.5 * values.amax(-1, keepdim=True)
 
 
-def gram(matrix: Tensor) -> Tensor:
-    """Multiply matrices by their own transposes in float64; only blocks on and above the diagonal are computed.
+def gram(matrix: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Multiply matrices by their own transposes; only blocks on and above the diagonal are computed.
 
     Args:
         matrix: `[*batch, out, in]`.
+        dtype: in which to multiply.
 
     Returns:
-        `[*batch, out, out]` float64.
+        `[*batch, out, out]` in that dtype.
 
     Example:
         >>> import torch
@@ -118,8 +122,8 @@ def gram(matrix: Tensor) -> Tensor:
         [[5.0, 2.0], [2.0, 1.0]]
     """
     rows = matrix.shape[-2]
-    result = matrix.new_empty(*matrix.shape[:-1], rows, dtype=torch.float64)
-    matrix = matrix.double()
+    result = matrix.new_empty(*matrix.shape[:-1], rows, dtype=dtype)
+    matrix = matrix.to(dtype)
     for start in range(0, rows, _BLOCK):
         block = slice(start, start + _BLOCK)
         stripe = matrix[..., block, :] @ matrix[..., start:, :].mT
@@ -130,10 +134,60 @@ def gram(matrix: Tensor) -> Tensor:
 
 def _from_gram(matrix: Tensor, count: int) -> Triplets:
     """Decompose matrices that are not taller than wide."""
-    vectors = _eigenvectors(gram(matrix), count).to(matrix.dtype)
-    rows = vectors.mT @ matrix
-    values, right = _normalised(rows)
-    return Triplets(vectors, values, right)
+    if matrix.ndim == 2 or matrix.shape[-2] < _LARGE:
+        return _decomposed(matrix, count)
+    # One by one: a batch gains nothing here, and each matrix chooses its precision.
+    found = [_decomposed(one, count) for one in matrix.reshape(-1, *matrix.shape[-2:])]
+    shape = matrix.shape[:-2]
+    parts = ([getattr(one, name) for one in found] for name in ("left", "values", "right"))
+    return Triplets(*(torch.stack(part).reshape(*shape, *part[0].shape) for part in parts))
+
+
+def _decomposed(matrix: Tensor, count: int) -> Triplets:
+    vectors = _quick(matrix, count) if matrix.shape[-2] >= _LARGE else None
+    if vectors is None:
+        vectors = _eigen(gram(matrix), count)[1]
+    rounded = vectors.to(matrix.dtype)
+    rows = rounded.mT @ matrix
+    lengths = torch.linalg.vector_norm(rows, dim=-1)
+    if vectors.dtype == torch.float64:
+        weak = int((lengths < _WEAK * lengths.amax(-1, keepdim=True)).sum(-1).amax()) if count else 0
+        if (
+            weak
+        ):  # a short row of a float32 product is mostly rounding: the lengths fall, so these are the last
+            rows[..., -weak:, :] = (vectors[..., -weak:].mT @ matrix.double()).to(matrix.dtype)
+            lengths[..., -weak:] = torch.linalg.vector_norm(rows[..., -weak:, :], dim=-1)
+    directions = rows / lengths.clamp_min(torch.finfo(rows.dtype).tiny).unsqueeze(-1)
+    return Triplets(rounded, lengths, directions)
+
+
+def _quick(matrix: Tensor, count: int) -> Tensor | None:
+    """Find the vectors in float32 where that is as good as a float32 decomposition; None where it is not.
+
+    Rounding a Gram matrix moves a vector by eps * l_1 over the distance of its eigenvalue to the next. That is
+    harmless while the last eigenvalue that is wanted, l_count, is not much smaller than the first.
+    """
+    short = matrix.shape[-2]
+    if matrix.dtype != torch.float32 or count == 0:
+        return None
+    spread = short / count**0.5 if count < short else 4.0
+    most = 2 * _HARMLESS / (torch.finfo(torch.float32).eps * spread)
+    total = float(matrix.square().sum())
+    if (
+        not 0 < total < float("inf") or _largest(matrix) * count > most * total
+    ):  # l_count is at most total / count
+        return None
+    values, vectors = _eigen(gram(matrix, torch.float32), count)
+    return vectors if float(values[-1]) * most > float(values[0]) else None
+
+
+def _largest(matrix: Tensor) -> float:
+    """Bound the largest eigenvalue of the Gram matrix from below, by a few power steps."""
+    vector = matrix[int(torch.linalg.vector_norm(matrix, dim=1).argmax())]
+    for _ in range(4):
+        image = matrix @ (vector / torch.linalg.vector_norm(vector))
+        vector = image @ matrix
+    return float(image.square().sum())
 
 
 def _from_svd(matrix: Tensor, count: int) -> Triplets:
@@ -142,10 +196,12 @@ def _from_svd(matrix: Tensor, count: int) -> Triplets:
     return Triplets(left[..., :count], values[..., :count], right[..., :count, :])
 
 
-def _eigenvectors(symmetric: Tensor, count: int) -> Tensor:
+def _eigen(symmetric: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Give the largest eigenvalues, falling, and their vectors."""
     _check(symmetric)
-    size = symmetric.shape[-1]
-    return torch.linalg.eigh(symmetric).eigenvectors[..., size - count :].flip(-1)
+    first = symmetric.shape[-1] - count
+    values, vectors = torch.linalg.eigh(symmetric)
+    return values[..., first:].flip(-1), vectors[..., first:].flip(-1)
 
 
 def _check(matrix: Tensor) -> None:
@@ -154,12 +210,6 @@ def _check(matrix: Tensor) -> None:
             "a matrix to be decomposed holds NaN or infinite values, or values whose squares overflow; look for "
             "overflow in what made it."
         )
-
-
-def _normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Split rows into lengths, falling, and directions."""
-    lengths = torch.linalg.vector_norm(rows, dim=-1)
-    return lengths, rows / lengths.clamp_min(torch.finfo(rows.dtype).tiny).unsqueeze(-1)
 
 
 def _without_zeros(found: Triplets, smallest: Tensor) -> Triplets:
