@@ -19,6 +19,7 @@ from umaf.merging.parts import (
     consensus,
     draw,
     fixed_generator,
+    l1,
     per_model,
     weighted_sum,
 )
@@ -97,27 +98,27 @@ def _dropped(
 ) -> tuple[Tensor, list[float]]:
     # The stack with entries dropped, and the number that each model is still to be multiplied by.
     models = stack.shape[0]
-    made = np.zeros(stack.shape, np.float64 if stack.dtype == torch.float64 else np.float32)
+    made = torch.empty(stack.shape, dtype=stack.dtype)
     factors = []
     options = zip(per_model(density, models), per_model(epsilon, models), strict=True)
     for row, target, (share, half) in zip(stack, made, options, strict=True):
         rows = row.shape[0] if row.ndim > 1 else 1
-        lines = row.detach().cpu().reshape(rows, -1).numpy()
-        if share >= 1 or lines.size == 0:
-            target[...] = lines.reshape(target.shape)
-            factors.append(1.0)
+        lines, into = row.detach().cpu().reshape(rows, -1), target.view(rows, -1)
+        factors.append(1.0)
+        if share >= 1 or lines.numel() == 0:
+            into.copy_(lines)
             continue
         table = np.tile(chances(share, half, lines.shape[1]), min(rows, _step(lines.shape[1])))
-        scales = (
-            (RESOLUTION / table.astype(np.float64)).astype(lines.dtype) if rescale == "unbiased" else None
-        )
+        scales = RESOLUTION / table.astype(np.float64) if rescale == "unbiased" else np.ones(table.size)
+        scales = scales.astype(lines.numpy().dtype)
         before = after = 0.0
         for start, stop in _blocks(*lines.shape):
-            block = lines[start:stop]
-            after += _drop(block, table, scales, generator, target.reshape(lines.shape)[start:stop])
-            before += float(np.abs(block).sum()) if rescale == "l1" else 0.0
-        factors.append(before / after if rescale == "l1" and after > 0 else 1.0)
-    return torch.from_numpy(made).to(stack.device), factors
+            _drop(lines[start:stop], table, scales, generator, into[start:stop])
+            if rescale == "l1":
+                before, after = before + l1(lines[start:stop]), after + l1(into[start:stop])
+        if after > 0:
+            factors[-1] = before / after
+    return made.to(stack.device), factors
 
 
 def _step(length: int) -> int:
@@ -129,21 +130,14 @@ def _blocks(rows: int, length: int) -> Iterator[tuple[int, int]]:
 
 
 def _drop(
-    lines: np.ndarray,
-    table: np.ndarray,
-    scales: np.ndarray | None,
-    generator: np.random.Generator,
-    made: np.ndarray,
-) -> float:
-    # Gives the sum of magnitudes of what stays. The chance is drawn for places in the order of magnitude, so that
-    # only the entries that stay need be found.
-    places = np.flatnonzero(draw(generator, lines.size) < table[: lines.size])
-    entries = _by_magnitude(lines)[places]
-    values = lines.reshape(-1)[entries]
-    if scales is not None:
-        values *= scales[places]
-    made.reshape(-1)[entries] = values
-    return float(np.abs(values).sum())
+    lines: Tensor, table: np.ndarray, scales: np.ndarray, generator: np.random.Generator, made: Tensor
+) -> None:
+    # The chance is drawn for places in the order of magnitude, where chances and scales are the same for all rows;
+    # what they give is then carried to where the entries are.
+    stays = draw(generator, lines.numel()) < table[: lines.numel()]
+    factor = torch.from_numpy(np.multiply(scales[: lines.numel()], stays))
+    made.view(-1).scatter_(0, torch.from_numpy(_by_magnitude(lines.numpy())), factor)
+    made.mul_(lines)
 
 
 def _by_magnitude(lines: np.ndarray) -> np.ndarray:
