@@ -1,4 +1,4 @@
-"""Options as recipes write them (a number, a gradient over layers, a list of filters) and what they are for a tensor."""
+"""Options as recipes write them (number, gradient over layers, list of filters) and what they are for a tensor."""
 
 from __future__ import annotations
 

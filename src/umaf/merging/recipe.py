@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from umaf.errors import ConfigError
 from umaf.merging.reference import Ref, parse_ref
+from umaf.merging.yaml_file import Place, located
 
 
 class _Frozen(BaseModel):
@@ -45,10 +47,14 @@ def _listed(value: Any) -> Any:
 
 
 class Input(_Frozen):
-    """One model of a merge, with the options that are its own."""
+    """One model of a merge, with the options that are its own.
+
+    `layers`, where it is given, must be all its layers: a part of them goes into `slices`.
+    """
 
     model: Model
     options: Options = Field(default_factory=dict)
+    layers: tuple[int, int] | None = None
 
 
 class Piece(_Frozen):
@@ -113,8 +119,12 @@ class Recipe(_Frozen):
         chat_template: "auto", a name, or a template; None keeps the donor's.
         seed: of methods that draw.
         name: of the stage, where a recipe has several.
+        allow: keys of config.json in which the models may differ though the result may then be wrong; the donor's
+            value holds. "*" is every key.
+        required: options that have no default in the form the recipe is written in.
         notes: what the reader of a recipe has to say about it.
         lines: line of each key in the file, for messages: ("models", 1, "options", "density") to 7.
+        file: where it was read, for messages.
     """
 
     method: str
@@ -127,11 +137,58 @@ class Recipe(_Frozen):
     chat_template: str | None = None
     seed: int = 0
     name: str | None = None
+    allow: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lines: Mapping[tuple[str | int, ...], int] = Field(default_factory=dict, exclude=True, repr=False)
+    file: str = Field(default="the recipe", exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _models_or_slices(self) -> Recipe:
         if bool(self.models) == bool(self.slices):
             raise ValueError("a recipe has either models or slices, and at least one of them")
         return self
+
+    def error(self, place: Place, message: str) -> ConfigError:
+        """Make the error for a place of the recipe, with file and line where they are known."""
+        return ConfigError(located(self.lines, self.file, place) + message)
+
+    def refs(self) -> tuple[Ref, ...]:
+        """List every model that is named, base first, each once."""
+        named = [self.base] if self.base else []
+        named += [one.model for one in self.models]
+        for piece in self.slices:
+            named += [piece.base] if piece.base else []
+            named += [source.model for source in piece.sources]
+        return tuple(dict.fromkeys(named))
+
+    def renamed(self, folders: Mapping[str, str]) -> Recipe:
+        """Give the recipe with stages replaced by the folders that hold them.
+
+        Args:
+            folders: name of a stage to its folder.
+
+        Example:
+            >>> recipe = Recipe(method="linear", models=["first", "org/b"], name="last")
+            >>> [str(ref) for ref in recipe.renamed({"first": "out/first"}).refs()]
+            ['out/first', 'org/b']
+        """
+
+        def there(ref: Ref | None) -> Ref | None:
+            if ref is None:
+                return None
+            lora = tuple(one.model_copy(update={"path": folders.get(one.path, one.path)}) for one in ref.lora)
+            return ref.model_copy(update={"path": folders.get(ref.path, ref.path), "lora": lora})
+
+        def moved(source: Any) -> Any:
+            return source.model_copy(update={"model": there(source.model)})
+
+        slices = tuple(
+            one.model_copy(update={"base": there(one.base), "sources": tuple(map(moved, one.sources))})
+            for one in self.slices
+        )
+        tokenizer = self.tokenizer
+        if tokenizer is not None and isinstance(tokenizer.source, Ref):
+            tokenizer = tokenizer.model_copy(update={"source": there(tokenizer.source)})
+        changed = {"models": tuple(map(moved, self.models)), "base": there(self.base)}
+        return self.model_copy(update={**changed, "slices": slices, "tokenizer": tokenizer})

@@ -86,7 +86,8 @@ def read_documents(text: str, source: str = "the recipe") -> list[Document]:
         while loader.check_node():
             lines: dict[Place, int] = {}
             node = loader.get_node()
-            documents.append(Document(_value(loader, node, (), lines, source), lines, source))
+            if node is not None:
+                documents.append(Document(_value(loader, node, (), lines, source), lines, source))
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -118,8 +119,10 @@ def read_file(path: str | Path) -> list[Document]:
 def _value(
     loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: dict[Place, int], source: str
 ) -> Any:
-    if len(place) > 60:
-        raise ConfigError(f"{source}, line {node.start_mark.line + 1}: the recipe is nested too deeply.")
+    if len(place) > 60 or len(lines) > 200_000:
+        raise ConfigError(
+            f"{source}, line {node.start_mark.line + 1}: the recipe is nested too deeply, or too long."
+        )
     if isinstance(node, yaml.SequenceNode):
         entries = []
         for number, one in enumerate(node.value):
@@ -127,7 +130,8 @@ def _value(
             entries.append(_value(loader, one, (*place, number), lines, source))
         return entries
     if not isinstance(node, yaml.MappingNode):
-        if node.tag == "tag:yaml.org,2002:str" and node.style is None and _EXPONENT.fullmatch(node.value):
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        if plain and node.tag == "tag:yaml.org,2002:str" and _EXPONENT.fullmatch(node.value):
             return float(node.value)
         return loader.construct_object(node, deep=True)
     _refuse_repeats(node, source)
@@ -135,7 +139,7 @@ def _value(
     mapping = {}
     for key_node, one in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float, bool)):
+        if not isinstance(key, (str, int)) or isinstance(key, bool):
             raise ConfigError(
                 f"{source}, line {key_node.start_mark.line + 1}: a key must be a word, got {key!r}."
             )
