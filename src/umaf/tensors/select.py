@@ -87,7 +87,7 @@ def _pieces(chunks: Chunks) -> Iterator[np.ndarray]:
         values = chunk.detach()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         array = values.cpu().numpy()
-        for start in range(0, array.shape[1], _PIECE):
+        for start in range(0, max(1, array.shape[1]), _PIECE):
             yield array[:, start : start + _PIECE]
 
 

@@ -29,7 +29,7 @@ def normal(*shape, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5), (2, 1), (4, 2, 3, 5), (3,)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5), (2, 1), (4, 2, 3, 5), (3,), (2, 0), (2, 0, 4)])
 def test_shape_dtype_inputs_and_repetition(name, shape):
     stack = normal(*shape)
     before = stack.clone()
@@ -47,6 +47,34 @@ def test_views_are_merged_like_their_copies(name):
     stack = normal(3, 6, 10).transpose(1, 2)
     function = METHODS.get(name)
     assert torch.equal(function(stack), function(stack.contiguous()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_order_of_models_is_the_same_merge_or_is_declared(name):
+    stack = normal(4, 6, 10)
+    method = method_of(name)
+    assert method.needs.order_matters == method.needs.random
+    if not method.needs.order_matters:
+        torch.testing.assert_close(
+            method.function(stack.flip(0)), method.function(stack), rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_model_and_copies_give_that_model_unless_declared(name):
+    method = method_of(name)
+    one = normal(1, 6, 10)
+    if "single" not in method.needs.breaks:
+        torch.testing.assert_close(method.function(one), one[0])
+    if "same" not in method.needs.breaks:
+        torch.testing.assert_close(method.function(one.expand(3, 6, 10)), one[0])
+
+
+@pytest.mark.parametrize("name", ["ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs"])
+def test_one_model_of_which_all_is_kept_gives_that_model(name):
+    one = normal(1, 6, 10)
+    options = {"gamma": 0.0} if name == "breadcrumbs" else {}
+    torch.testing.assert_close(METHODS.get(name)(one, density=1.0, **options), one[0])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,10 +13,12 @@ from umaf.merging.methods.ties import Combine, Divisor, Elect
 from umaf.merging.parts import Rescale, consensus, drop, weighted_sum
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
+# Another order of models gives each of them other random numbers.
+_NEEDS = Needs(base="required", scope="element", random=True, order_matters=True, breaks=_BREAKS)
 _SOURCE = "Yu et al. 2023, Language Models are Super Mario (DARE), arXiv 2311.03099, section 3"
 
 
-@merge_method(Needs(base="required", scope="element", random=True, breaks=_BREAKS), source=_SOURCE)
+@merge_method(_NEEDS, source=_SOURCE)
 def dare_linear(
     deltas: Float[Tensor, " model *shape"],
     *,
@@ -56,7 +58,7 @@ def dare_linear(
     return weighted_sum(dropped, weight, normalize=normalize)
 
 
-@merge_method(Needs(base="required", scope="element", random=True, breaks=_BREAKS), source=_SOURCE)
+@merge_method(_NEEDS, source=_SOURCE)
 def dare_ties(
     deltas: Float[Tensor, " model *shape"],
     *,

@@ -26,8 +26,9 @@ from umaf.merging.parts import (
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
 _SOURCE = "Deep, Bhardwaj, Poria 2024, DELLA-Merging, arXiv 2406.11617, section 3 (MagPrune)"
-_NEEDS = Needs(base="required", scope="tensor", random=True, breaks=_BREAKS)
-_BLOCK = 1 << 16  # entries that are ranked at a time: their keys stay in the cache
+# Another order of models gives each of them other random numbers.
+_NEEDS = Needs(base="required", scope="tensor", random=True, order_matters=True, breaks=_BREAKS)
+_BLOCK = 1 << 17  # entries that are ranked at a time: much smaller or larger is slower
 
 
 def chances(density: float, epsilon: float, length: int) -> np.ndarray:
@@ -166,7 +167,7 @@ def _merge(
     # until its factor is known.
     generator = generator if generator is not None else fixed_generator()
     out = torch.empty_like(deltas[0], memory_format=torch.contiguous_format)
-    if rescale == "l1" or deltas.ndim < 3:
+    if rescale == "l1" or deltas.ndim < 3 or deltas.numel() == 0:
         dropped, factors = _dropped(deltas, density, epsilon, generator, rescale)
         flat, target = dropped.reshape(deltas.shape[0], -1), out.view(-1)
         for start in range(0, target.numel(), _BLOCK):
