@@ -100,13 +100,15 @@ def _dropped(
     # The stack with entries dropped, and the number that each model is still to be multiplied by.
     models = stack.shape[0]
     made = torch.empty(stack.shape, dtype=stack.dtype)
+    if stack.numel() == 0:
+        return made, [1.0] * models
     factors = []
     options = zip(per_model(density, models), per_model(epsilon, models), strict=True)
     for row, target, (share, half) in zip(stack, made, options, strict=True):
         rows = row.shape[0] if row.ndim > 1 else 1
         lines, into = row.detach().cpu().reshape(rows, -1), target.view(rows, -1)
         factors.append(1.0)
-        if share >= 1 or lines.numel() == 0:
+        if share >= 1:
             into.copy_(lines)
             continue
         table = np.tile(chances(share, half, lines.shape[1]), min(rows, _step(lines.shape[1])))
@@ -167,7 +169,9 @@ def _merge(
     # until its factor is known.
     generator = generator if generator is not None else fixed_generator()
     out = torch.empty_like(deltas[0], memory_format=torch.contiguous_format)
-    if rescale == "l1" or deltas.ndim < 3 or deltas.numel() == 0:
+    if out.numel() == 0:
+        return out
+    if rescale == "l1" or deltas.ndim < 3:
         dropped, factors = _dropped(deltas, density, epsilon, generator, rescale)
         flat, target = dropped.reshape(deltas.shape[0], -1), out.view(-1)
         for start in range(0, target.numel(), _BLOCK):
