@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from umaf.merging.contract import Needs, PerModel, as_column, merge_method
+from umaf.merging.contract import Needs, Passes, PerModel, Span, as_column, merge_method, once
 from umaf.tensors.polar import polar
 from umaf.tensors.svd import Triplets, singular_triplets
 
@@ -66,6 +67,107 @@ def tsv_m(
     kept = share_of_rank(deltas, shape) if keep == "share" else None
     triplets = singular_triplets(deltas * as_column(weight, deltas), kept, method=whiten)
     return combine_orthogonally(triplets, method=whiten)
+
+
+def measure(passes: Passes, *, models: int, small: float = 1e-5) -> dict[str, Tensor]:
+    """Find the mean density of the tensors, `density` `[]`: the share of entries larger than `small`.
+
+    Example:
+        >>> measure(once(torch.tensor([[1.0, 0.0, 2.0, 3.0]])), models=1)
+        {'density': tensor(0.7500)}
+    """
+    large: dict[str, list[int]] = {}
+    for name, chunk in passes():
+        count = large.setdefault(name, [0, 0])
+        count[0] += int((chunk.abs() > small).sum())
+        count[1] += chunk.numel()
+    shares = [above / entries for above, entries in large.values() if entries]
+    return {"density": torch.tensor(sum(shares) / max(1, len(shares)))}
+
+
+@merge_method(
+    Needs(
+        base="required",
+        measure="over",
+        matrices=True,
+        otherwise="mean",
+        breaks={"same": _TRUNCATED},
+    ),
+    source="Yang et al., Mix Data or Merge Models?, 2025, arXiv 2502.06876 (its abstract; details reconstructed)",
+    measure=measure,
+)
+def r_tsvm(
+    deltas: Tensor,
+    *,
+    outliers: Literal["more", "less", "none"] = "more",
+    sigmas: Annotated[float, Span(0)] = 3.0,
+    growth: Annotated[float, Span(0, open_low=True)] = 1.0,
+    small: Annotated[float, Span(0)] = 1e-5,
+    over: Literal["model", "tensor"] = "model",
+    measured: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Merge by task singular vectors, weighted by outliers and with ranks by density (experimental).
+
+    EXPERIMENTAL: no program was published, and the formulas here are reconstructed from an abstract; not even the
+    sign of the weighting is confirmed. Two things are added to `tsv_m`:
+
+    - expert i is weighted, in each tensor, by `w_i = N o_i / sum_j o_j`, where o_i is the sum of the magnitudes of
+      its entries beyond mean + `sigmas` standard deviations (of its magnitudes); "less" uses 1 / o_i, "none" weights 1.
+    - the number of triplets is `k = floor(growth * density / mean density * q / N)`, at least 1, where density is the
+      share of entries larger than `small`, in this tensor and in the mean over all tensors.
+
+    Other tensors get the mean of the deltas. It is not done inside the factors of LoRAs, because it counts entries.
+
+    Args:
+        deltas: `[model, out, in]`.
+        outliers: whether outliers raise an expert's weight, lower it, or do nothing.
+        sigmas: standard deviations from which on an entry is an outlier.
+        growth: factor on the number of triplets.
+        small: magnitude up to which an entry counts as zero.
+        over: the mean density is that of the model, or of the tensor itself (then all tensors keep growth * q / N).
+        measured: `density` `[]`, from :func:`measure`; measured on this stack when None.
+
+    Returns:
+        `[out, in]`.
+
+    Example:
+        >>> import torch
+        >>> experts = torch.stack([torch.diag(torch.tensor([2.0, 0.0])), torch.diag(torch.tensor([0.0, 1.0]))])
+        >>> r_tsvm(experts, outliers="none").round(decimals=4).tolist()
+        [[2.0, 0.0], [0.0, 1.0]]
+    """
+    if measured is None:
+        measured = measure(once(deltas), models=deltas.shape[0], small=small)
+    mean = float(measured["density"])
+    density = float((deltas.abs() > small).float().mean()) / mean if mean > 0 else 1.0
+    kept = max(1, int(growth * density * min(deltas.shape[1:]) / deltas.shape[0] + 1e-6))
+    weights = outlier_weights(deltas, outliers, sigmas)
+    return combine_orthogonally(singular_triplets(deltas * as_column(weights, deltas), kept))
+
+
+def outlier_weights(deltas: Tensor, outliers: Literal["more", "less", "none"], sigmas: float) -> Tensor:
+    """Weight experts by the magnitude of their outliers; the weights have mean 1.
+
+    Args:
+        deltas: `[model, *shape]`.
+        outliers: as in :func:`r_tsvm`.
+        sigmas: as there.
+
+    Returns:
+        `[model]`; ones where no expert, or (for "less") not every expert, has outliers.
+
+    Example:
+        >>> outlier_weights(torch.tensor([[1.0] * 20 + [9.0], [1.0] * 20 + [3.0]]), "more", 3.0)
+        tensor([1.5000, 0.5000])
+    """
+    sizes = deltas.flatten(1).abs()
+    edges = sizes.mean(1, keepdim=True) + sigmas * sizes.std(1, correction=0, keepdim=True)
+    mass = (sizes * (sizes > edges)).sum(1)
+    if outliers == "none" or not (mass > 0).all():
+        usable = outliers == "more" and bool((mass > 0).any())
+        return len(mass) * mass / mass.sum() if usable else torch.ones_like(mass)
+    mass = mass if outliers == "more" else 1 / mass
+    return len(mass) * mass / mass.sum()
 
 
 def share_of_rank(deltas: Tensor, shape: tuple[int, int] | None = None) -> int:
