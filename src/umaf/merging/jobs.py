@@ -50,11 +50,14 @@ class Rows:
         count: rows of the result.
         index: for each source, int64 `[count]`: the row there, -1 where it has none; None: row for row.
         base: the same for the base.
+        given: rows that are said to come from elsewhere, for models that lack them: a tensor and its row, or None for
+            zeros. The others get the base's row, or the mean over the models that have one.
     """
 
     count: int
     index: tuple[Tensor | None, ...]
     base: Tensor | None = None
+    given: Mapping[int, tuple[Source, int] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
