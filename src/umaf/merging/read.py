@@ -71,7 +71,7 @@ def read_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     recipes = read_stages(source)
     if len(recipes) > 1:
         raise ConfigError(f"{recipes[-1].file} has {len(recipes)} merges; read it with read_stages.")
-    return recipes[-1]
+    return next(iter(recipes))
 
 
 def needed_stages(recipe: Recipe, names: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,54 @@
+"""The models of a recipe, opened: headers are read and checked, weights are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+from umaf.merging.jobs import Opened
+from umaf.merging.reference import Ref
+
+if TYPE_CHECKING:
+    from umaf.checkpoints import Checkpoint
+
+Open: TypeAlias = "Callable[[Ref], Checkpoint]"
+"""What opens a model without its adapters."""
+
+
+def open_ref(ref: Ref, *, allow_pickle: bool = False) -> Checkpoint:
+    """Open the model that a recipe names, without its adapters.
+
+    Raises:
+        CheckpointError: its files are missing, cut short, or do not belong together.
+    """
+    from umaf.checkpoints import open_checkpoint
+
+    return open_checkpoint(ref.path, revision=ref.revision, allow_pickle=allow_pickle)
+
+
+def open_models(refs: Iterable[Ref], open: Open) -> tuple[Opened, ...]:
+    """Open every model, each checkpoint once however many adapters are put on it.
+
+    Args:
+        refs: models with their adapters.
+        open: opens one without.
+
+    Raises:
+        CheckpointError: files are missing, cut short, or do not belong together.
+        AdapterError: an adapter does not fit its model.
+    """
+    opened: dict[Ref, Checkpoint] = {}
+    models = []
+    for ref in refs:
+        bare = ref.model_copy(update={"lora": ()})
+        if bare not in opened:
+            opened[bare] = open(bare)
+        loras = tuple(_adapter(one, opened[bare]) for one in ref.lora)
+        models.append(Opened(ref, opened[bare], loras))
+    return tuple(models)
+
+
+def _adapter(ref: Ref, checkpoint: Checkpoint):
+    from umaf.deltas import lora
+
+    return lora(ref.path, checkpoint)
