@@ -17,6 +17,7 @@ from umaf.errors import NumericalError
 
 _BLOCK = 256
 _LARGE = 128  # short sides from here on may be done in float32
+_SQUARE = 1.25  # below this ratio of sides LAPACK is the faster way to all triplets
 _HARMLESS = 5e-5  # relative error of what is made of the triplets, against float64
 _WEAK = 0.03  # rows below this share of the longest are computed in float64
 
@@ -57,8 +58,8 @@ def singular_triplets(
         count: how many; None for all that the short side allows.
         scale: `[*batch]`, what zero is measured against instead of the largest value; give the norm of what `matrix`
             was computed from where most of that cancelled.
-        method: "gram" (eigenvectors of the float64 Gram matrix) or "svd" (LAPACK's thin decomposition in the dtype of
-            the matrix, slower, for comparison).
+        method: "gram" (eigenvectors of the Gram matrix; all triplets of large matrices that are nearly square come
+            from LAPACK all the same, which is faster there) or "svd" (LAPACK's thin decomposition always).
 
     Returns:
         The triplets, in the dtype of `matrix`. The sign of a pair of vectors is arbitrary.
@@ -76,7 +77,8 @@ def singular_triplets(
         raise NumericalError(f"singular values need a matrix [out, in], got the shape {list(matrix.shape)}.")
     short = min(matrix.shape[-2:])
     count = short if count is None else min(count, short)
-    find = _from_svd if method == "svd" else _from_gram
+    square = short >= _LARGE and count == short and max(matrix.shape[-2:]) < _SQUARE * short
+    find = _from_svd if method == "svd" or square else _from_gram
     if short == matrix.shape[-2]:
         found = find(matrix, count)
     else:
