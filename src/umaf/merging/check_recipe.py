@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from umaf.errors import ConfigError, did_you_mean
 from umaf.merging.contract import Method, Option
-from umaf.merging.mergekit import absent
+from umaf.merging.mergekit_rules import absent
 from umaf.merging.parameters import leaves, unknown_role
 from umaf.merging.recipe import Filtered, Recipe, Value
 from umaf.merging.reference import Ref
@@ -51,7 +51,8 @@ def check_recipe(recipe: Recipe) -> Method:
         hint = did_you_mean(recipe.method, METHODS.names()) or " `umaf methods` lists them."
         raise recipe.error(("method",), f"There is no merge method {recipe.method!r}.{hint}")
     method = method_of(recipe.method)
-    if method.needs.base == "required" and recipe.base is None and not all(one.base for one in recipe.slices):
+    everywhere = recipe.base is not None or (recipe.slices and all(one.base for one in recipe.slices))
+    if method.needs.base == "required" and not everywhere:
         raise recipe.error(
             ("method",), f"{method.name} works on changes from a base; say which model is the base."
         )
@@ -120,14 +121,16 @@ def _check_models(
     for number, ref in enumerate(refs):
         if ref in seen:
             raise recipe.error(
-                (*place, number), f"{ref} is merged twice; name it once and give it twice the weight."
+                (*place, number, "model"),
+                f"{ref} is merged twice; name it once and give it twice the weight.",
             )
         seen[ref] = number
     deltas = method.needs.base == "required" or (method.needs.base == "optional" and base is not None)
     merged = [ref for ref in refs if not (deltas and ref == base)]
     if base is not None and len(merged) < len(refs) and place == ("models",):
         raise recipe.error(
-            (*place, seen[base]), f"{base} is the base and a model too; its change is 0, leave it out."
+            (*place, seen[base], "model"),
+            f"{base} is the base and a model too; its change is 0, leave it out.",
         )
     low, high = method.needs.models
     if len(merged) < low or (high is not None and len(merged) > high):

@@ -7,12 +7,12 @@ may stand beside mergekit's and go before its defaults, and methods that mergeki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from umaf.errors import ConfigError, did_you_mean
+from umaf.errors import did_you_mean
 from umaf.merging.contract import Method
+from umaf.merging.mergekit_rules import IDLE, RULES, Rule, absent
 from umaf.merging.parameters import mapped, read_value
 from umaf.merging.reading import (
     Reading,
@@ -45,67 +45,6 @@ _TOP = (
     "int8_mask",
     "random_seed",
 )
-_IDLE = ("int8_mask", "embed_slerp")
-"""Parameters of real recipes that change nothing."""
-
-_ABSENT = {
-    "arcee_fusion": "nearswap and slerp are the nearest for two models",
-    "ram": "ties and consensus_ta are the nearest",
-    "ramplus_tl": "ties and consensus_ta are the nearest",
-}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How mergekit's method of a name is said here.
-
-    Attributes:
-        required: parameters without a default.
-        defaults: options here that give mergekit's meaning where the recipe says nothing.
-        idle: parameters that change nothing in this method.
-        base_is_model: in the form with `models` the base is one of the models that are merged.
-        base_first: it is the first of them, in slices too.
-    """
-
-    required: tuple[str, ...] = ()
-    defaults: Mapping[str, Scalar] = field(default_factory=dict)
-    idle: tuple[str, ...] = ()
-    base_is_model: bool = False
-    base_first: bool = False
-
-
-_CONSENSUS = {"elect": "weighted", "divisor": "weights"}
-_RULES = {
-    "linear": Rule(("weight",), {"normalize": True}, base_is_model=True),
-    "slerp": Rule(("t",), base_first=True),
-    "nuslerp": Rule(("weight",)),
-    "multislerp": Rule(("weight",)),
-    "karcher": Rule(defaults={"max_iter": 10, "tol": 1e-5}, base_is_model=True),
-    "task_arithmetic": Rule(("weight",), {"normalize": False}, idle=("density", "rescale")),
-    "ties": Rule(
-        ("weight",),
-        {
-            "density": 1.0,
-            "combine": "mean",
-            "trim": "tensor",
-            "tie": "plus",
-            "rounding": "down",
-            **_CONSENSUS,
-        },
-    ),
-    "dare_linear": Rule(("weight",), {"density": 1.0, "rescale": "l1", "normalize": False}),
-    "dare_ties": Rule(("weight",), {"density": 1.0, "rescale": "l1", "combine": "sum", **_CONSENSUS}),
-    "breadcrumbs": Rule(("weight",), {"density": 1.0, "gamma": 0.01, "normalize": False}),
-    "breadcrumbs_ties": Rule(("weight",), {"density": 1.0, "gamma": 0.01, "combine": "sum", **_CONSENSUS}),
-    "della": Rule(
-        ("weight",), {"density": 1.0, "epsilon": 0.15, "rescale": "l1", "combine": "mean", **_CONSENSUS}
-    ),
-    "della_linear": Rule(("weight",), {"density": 1.0, "epsilon": 0.15, "rescale": "l1", "normalize": False}),
-    "model_stock": Rule(defaults={"filter_wise": False}),
-    "sce": Rule(defaults={"select_topk": 1.0, "select": "deltas"}),
-    "nearswap": Rule(("t",), base_first=True),
-    "passthrough": Rule(),
-}
 
 
 def from_mergekit(document: Document) -> Recipe:
@@ -128,13 +67,17 @@ def from_mergekit(document: Document) -> Recipe:
     data = document.data
     if not isinstance(data, dict):
         raise document.error((), f"A recipe is a mapping with the key merge_method, got {data!r}.")
+    if "merge_method" not in data and "method" in data:
+        raise document.error(
+            ("method",), "A recipe with the key method is in umaf's own form; begin it with umaf: 1."
+        )
     document.check_keys((), data, _TOP, "A recipe")
     if "modules" in data:
         raise document.error(
             ("modules",), "modules is not read here; write one recipe for the module that is merged."
         )
     name = _method_name(document)
-    method, rule = method_of(name), _RULES.get(name, Rule())
+    method, rule = method_of(name), RULES.get(name, Rule())
     read = Reading(document)
     read.line(("method",), ("merge_method",))
     base = read_model(read, data.get("base_model"), ("base_model",), ("base",))
@@ -143,6 +86,7 @@ def from_mergekit(document: Document) -> Recipe:
     slices = _slices(read, data.get("slices"), (method, rule))
     if bool(models) == bool(slices):
         raise document.error((), "A recipe has either models or slices; give one of them.")
+    given = models, slices
     models, slices = _base_among(method, rule, base, models, slices)
     for key in ("int8_mask",):
         if key in data:
@@ -161,7 +105,7 @@ def from_mergekit(document: Document) -> Recipe:
         name=read_text(read, data.get("name"), ("name",)),
         required=rule.required,
         notes=tuple(read.notes),
-        lines=read.lines,
+        lines=_moved_lines(read.lines, given, (models, slices)),
         file=document.source,
     )
 
@@ -169,15 +113,9 @@ def from_mergekit(document: Document) -> Recipe:
 def _method_name(document: Document) -> str:
     name = document.data.get("merge_method")
     if not isinstance(name, str):
-        near = (
-            "method" in document.data
-            and " A recipe with the key method is umaf's own; begin it with umaf: 1."
-        )
-        raise document.error((), f"A recipe needs the key merge_method.{near or ''}")
-    if name in _ABSENT:
-        raise document.error(
-            ("merge_method",), f"{name} is a method of mergekit that umaf has not; {_ABSENT[name]}."
-        )
+        raise document.error((), "A recipe needs the key merge_method; `umaf methods` lists what it can be.")
+    if (problem := absent(name)) is not None:
+        raise document.error(("merge_method",), str(problem))
     if name not in METHODS.names():
         hint = did_you_mean(name, METHODS.names()) or " `umaf methods` lists them."
         raise document.error(("merge_method",), f"There is no merge method {name!r}.{hint}")
@@ -244,10 +182,10 @@ def _options(
         return {}
     if not isinstance(raw, Mapping):
         raise read.document.error(place, f"parameters is a mapping, got {raw!r}.")
-    known = {*method.options, *rule.required, *rule.idle, *_IDLE, "lambda", "scale", "random_seed"}
+    known = {*method.options, *rule.required, *rule.idle, *IDLE, "lambda", "scale", "random_seed"}
     if {"combine", "normalize"} & set(method.options):
         known.add("normalize")
-    if name_known := _RULES.get(method.name):
+    if name_known := RULES.get(method.name):
         known |= set(name_known.defaults) | ({"rescale"} if "density" in name_known.defaults else set())
     found: dict[str, Value] = {}
     for key, one in raw.items():
@@ -258,7 +196,7 @@ def _options(
         if key == "random_seed":
             read.seed = one
             read.note("random_seed is taken for the seed of the merge; mergekit ignores it under parameters.")
-        elif key in _IDLE or key in rule.idle:
+        elif key in IDLE or key in rule.idle:
             read.note(f"{key} changes nothing in {method.name}.")
         else:
             name, value = _translated(read, key, read_value(one, read.document, spot), (method, spot))
@@ -346,6 +284,26 @@ def _base_among(
     return models, slices
 
 
+def _moved_lines(
+    lines: Mapping[Place, int],
+    old: tuple[tuple[Input, ...], tuple[Slice, ...]],
+    new: tuple[tuple[Input, ...], tuple[Slice, ...]],
+) -> dict[Place, int]:
+    """Let the lines of models and sources follow where these went."""
+    lists: list[tuple[Place, Sequence[Any], Sequence[Any]]] = [(("models",), old[0], new[0])]
+    for number, (before, after) in enumerate(zip(old[1], new[1], strict=True)):
+        lists.append((("slices", number, "sources"), before.sources, after.sources))
+    went: dict[Place, Place] = {}
+    for place, before, after in lists:
+        there = {id(one): number for number, one in enumerate(after)}
+        went |= {(*place, number): (*place, there.get(id(one), -1)) for number, one in enumerate(before)}
+    moved: dict[Place, int] = {}
+    for place, line in lines.items():
+        head = next((place[:length] for length in (2, 4) if place[:length] in went), ())
+        moved[went.get(head, ()) + place[len(head) :]] = line
+    return moved
+
+
 def _base_first(one: Slice, base: Ref) -> Slice:
     pieces = one.sources
     if all(piece.model != base for piece in pieces):
@@ -371,15 +329,3 @@ def _tokenizer(read: Reading, data: Mapping[str, Any]) -> Tokenizer | None:
     if data.get("tokenizer_source") is not None:
         return read_tokenizer(read, {"source": data["tokenizer_source"]}, ("tokenizer_source",))
     return read_tokenizer(read, data.get("tokenizer"), ("tokenizer",))
-
-
-def absent(name: str) -> ConfigError | None:
-    """Give the error for a method that mergekit has and umaf has not; None for other names.
-
-    Example:
-        >>> absent("ram")
-        ConfigError('ram is a method of mergekit that umaf has not; ties and consensus_ta are the nearest.')
-    """
-    if name not in _ABSENT:
-        return None
-    return ConfigError(f"{name} is a method of mergekit that umaf has not; {_ABSENT[name]}.")
