@@ -68,8 +68,7 @@ def knots(
         >>> knots(experts, density=0.5).round(decimals=4).tolist()
         [[3.0, 0.0], [0.0, 0.0]]
     """
-    axes = shared_axes(deltas, smallest)
-    coordinates = axes.mT @ deltas
+    axes, coordinates = shared_axes(deltas, smallest)
     if coordinates.shape[1] == 0:
         return torch.zeros_like(deltas[0])
     if rule == "ties":
@@ -82,19 +81,22 @@ def knots(
     return axes @ ((coordinates * column).sum(0) / column.sum())
 
 
-def shared_axes(deltas: Tensor, smallest: float = 0.0) -> Tensor:
-    """Find the left singular vectors of all deltas side by side.
+def shared_axes(deltas: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Find the left singular vectors of all deltas side by side, and the deltas in these axes.
 
     Args:
         deltas: `[model, out, in]`.
         smallest: vectors whose singular value is not above it are left out, and those that are rounding.
 
     Returns:
-        `[out, rank]`, orthonormal columns; the strongest first, each with an arbitrary sign.
+        `[out, rank]`, orthonormal columns, the strongest first, each with an arbitrary sign; and `[model, rank, in]`.
 
     Example:
-        >>> shared_axes(torch.eye(3)[None, :, :2]).shape
-        torch.Size([3, 2])
+        >>> axes, coordinates = shared_axes(torch.eye(3)[None, :, :2])
+        >>> axes.shape, coordinates.shape
+        (torch.Size([3, 2]), torch.Size([1, 2, 2]))
     """
     found = singular_triplets(torch.cat(tuple(deltas), dim=-1))
-    return found.left[:, found.values > smallest]
+    kept = found.values > smallest
+    rows = found.values[kept, None] * found.right[kept]
+    return found.left[:, kept], rows.unflatten(1, (deltas.shape[0], -1)).transpose(0, 1)
