@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -27,8 +26,8 @@ from torch import Tensor
 from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.files import refuse_existing, whole_folder, write_json
 from umaf.merging.methods.opcm import outside
+from umaf.merging.roles import role
 
-_NO_MATRIX = re.compile(r"embed|wte|wpe|lm_head|shared\.weight|classifier|score|pooler|norm|bias")
 _FILE = "state.json"
 
 
@@ -78,7 +77,7 @@ def linear_weight(name: str, tensor: Tensor) -> bool:
         >>> [linear_weight(name, torch.zeros(4, 2)) for name in ("layers.0.mlp.up_proj.weight", "lm_head.weight")]
         [True, False]
     """
-    return tensor.ndim == 2 and _NO_MATRIX.search(name) is None
+    return role(name, tuple(tensor.shape)) == "matrix"
 
 
 def opcm_start(
@@ -101,9 +100,9 @@ def opcm_start(
         OutputError: something is at `folder`, or it cannot be written.
 
     Example:
-        >>> state = opcm_start({"layer.weight": torch.zeros(2, 2)}, "continual-start")
-        >>> state = opcm_add(state, {"layer.weight": torch.eye(2)})
-        >>> dict(opcm_merged(state))["layer.weight"].tolist()
+        >>> state = opcm_start({"layers.0.weight": torch.zeros(2, 2)}, "continual-start")
+        >>> state = opcm_add(state, {"layers.0.weight": torch.eye(2)})
+        >>> dict(opcm_merged(state))["layers.0.weight"].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
     if not 0 <= alpha <= 1:
