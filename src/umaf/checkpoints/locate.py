@@ -1,0 +1,67 @@
+"""Where a checkpoint's name leads: to files that are there, or to a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umaf.errors import CheckpointError, ModelError
+
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+
+
+def locate(name: str, *, allow_pickle: bool = False, revision: str | None = None) -> Path:
+    """Find a checkpoint's folder or file; for a hub id, fetch it.
+
+    Args:
+        name: "zoo:NAME", a path, or a hub id.
+        allow_pickle: fetch .bin files too.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        CheckpointError: nothing is there, or the hub does not give it.
+    """
+    if name.startswith("zoo:"):
+        # Imported late: it brings transformers, which no other checkpoint needs.
+        from umaf.models.locate import locate as in_zoo
+
+        try:
+            return Path(in_zoo(name))
+        except ModelError as problem:
+            raise CheckpointError(str(problem)) from problem
+    place = Path(name).expanduser()
+    if place.exists():
+        return place
+    if (
+        name.startswith((".", "~", "/"))
+        or name.count("/") != 1
+        or name.endswith((".safetensors", ".bin", ".pt"))
+    ):
+        raise CheckpointError(
+            f"The model {name} was asked for, but there is no such folder or file; check the path."
+        )
+    return _fetch(name, [*_WANTED, *(["*.bin"] if allow_pickle else [])], revision)
+
+
+def _fetch(name: str, wanted: list[str], revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except GatedRepoError as problem:
+        raise CheckpointError(
+            f"{name} is gated; ask for access on its page, and log in with `hf auth login`."
+        ) from problem
+    except RevisionNotFoundError as problem:
+        raise CheckpointError(
+            f"{name} has no revision {revision!r}; check its branches and tags."
+        ) from problem
+    except RepositoryNotFoundError as problem:
+        raise CheckpointError(
+            f"{name} is no folder here and no model on the hub; check its name."
+        ) from problem
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(
+            f"{name} is no folder here, and the hub cannot be asked for it ({type(problem).__name__}); check the path, "
+            "or the connection."
+        ) from problem
