@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from umaf.checkpoints import Checkpoint, open_checkpoint
 from umaf.merging.jobs import Opened
 from umaf.merging.reference import Ref
 
-if TYPE_CHECKING:
-    from umaf.checkpoints import Checkpoint
-
-Open: TypeAlias = "Callable[[Ref], Checkpoint]"
+Open: TypeAlias = Callable[[Ref], Checkpoint]
 """What opens a model without its adapters."""
 
 
@@ -21,8 +19,6 @@ def open_ref(ref: Ref, *, allow_pickle: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: its files are missing, cut short, or do not belong together.
     """
-    from umaf.checkpoints import open_checkpoint
-
     return open_checkpoint(ref.path, revision=ref.revision, allow_pickle=allow_pickle)
 
 

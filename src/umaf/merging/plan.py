@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from umaf.errors import CheckpointError
@@ -15,6 +16,7 @@ from umaf.merging.jobs import RULES, Job, Opened, Parts, Plan, Rows, Source
 from umaf.merging.opening import Open, open_models, open_ref
 from umaf.merging.outline import with_layers
 from umaf.merging.recipe import Recipe
+from umaf.merging.reference import Ref
 from umaf.merging.roles import counts_tokens, parts_of, pattern_of, role
 from umaf.merging.segments import Found, Segment, segments_of, tensors_of
 from umaf.merging.settings import Setting, check_filters, options_of, settings
@@ -58,6 +60,7 @@ def make_plan(recipe: Recipe, *, open: Open = open_ref) -> Plan:
     models = open_models(recipe.refs(), open)
     laid = {one.ref: laid_out(one, number) for number, one in enumerate(models)}
     donor = laid[recipe.base] if recipe.base else laid[_first(recipe)]
+    _no_twins(recipe, laid)
     segments = segments_of(recipe, laid, deltas)
     notes = [*recipe.notes, *check_configs(list(laid.values()), donor, recipe)]
     context = _Context(
@@ -92,8 +95,29 @@ def make_plan(recipe: Recipe, *, open: Open = open_ref) -> Plan:
     )
 
 
-def _first(recipe: Recipe):
+def _first(recipe: Recipe) -> Ref:
     return recipe.models[0].model if recipe.models else recipe.slices[0].sources[0].model
+
+
+def _no_twins(recipe: Recipe, laid: Mapping[Ref, Laid]) -> None:
+    """Refuse one model under two spellings of its path."""
+    for place, refs in (
+        (("models",), [one.model for one in recipe.models]),
+        *(
+            (("slices", number, "sources"), [one.model for one in piece.sources])
+            for number, piece in enumerate(recipe.slices)
+        ),
+    ):
+        seen: dict[tuple[object, ...], Ref] = {}
+        for number, ref in enumerate(refs):
+            files = tuple(Path(file).resolve() for file in laid[ref].opened.checkpoint.files)
+            other = seen.setdefault(
+                (files, laid[ref].opened.checkpoint.name if not files else "", ref.lora), ref
+            )
+            if other != ref:
+                raise recipe.error(
+                    (*place, number, "model"), f"{ref} and {other} are the same files; name one of them."
+                )
 
 
 def _job(found: Found, context: _Context) -> Job:

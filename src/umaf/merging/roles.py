@@ -18,12 +18,13 @@ _CAUSAL = re.compile(r"(^|\.)(attn|attention)\.bias$")
 _TOKEN_TABLES = (
     "embed_tokens|embed_tokens_per_layer|wte|word_embeddings|embed_in|tok_embeddings|tokens_embed|shared"
 )
-_TOKENS = re.compile(rf"(^|\.)({_TOKEN_TABLES})\.weight$")
+_TOKENS = re.compile(rf"(^|\.)({_TOKEN_TABLES})\.weight$|^(backbone\.)?embeddings\.weight$")
 _TABLE = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared|relative_attention_bias)\.weight$")
 _HEADS = re.compile(r"(^|\.)((lm_head|embed_out|predictions\.decoder)\.(weight|bias)|predictions\.bias)$")
 _TOP_HEADS = re.compile(r"^(output|head)\.weight$")
 _NOT_LINEAR = re.compile(r"(^|\.)(A_log|layer_scale\w*|time_\w+|\w*bias|\w*[nN]orm\w*)$")
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_fc|c_proj)\.weight$")
+_EXPERTS = re.compile(r"expert|moe\.")
 _CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 _TRANSPOSED_EXPERTS = {"llama4", "llama4_text", "gpt_oss"}
 
@@ -73,9 +74,9 @@ def role(name: str, shape: tuple[int, ...], *, blocks: bool = True) -> str:
     if len(shape) < 2 or (len(shape) == 2 and 1 in shape):
         return "vector"
     if len(shape) > 2:
-        return "matrix" if len(shape) == 3 and "expert" in name else "conv"
+        return "matrix" if len(shape) == 3 and _EXPERTS.search(name) else "conv"
     last = name.removesuffix(".weight")
-    if _TABLE.search(name) and "proj" not in last.rpartition(".")[2]:
+    if _TABLE.search(name) and not _HEADS.search(name) and "proj" not in last.rpartition(".")[2]:
         return "embedding"
     if not in_block(name):
         return "head" if blocks or _HEADS.search(name) or _TOP_HEADS.search(name) else "matrix"
@@ -127,7 +128,14 @@ def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """Give (query heads, key and value heads, entries per head); zeros where the config does not tell."""
     heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads") or 0
     width = config.get("hidden_size") or config.get("n_embd") or config.get("d_model") or 0
-    keys = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
+    keys = (
+        config.get("num_key_value_heads")
+        or config.get("multi_query_group_num")
+        or config.get("num_kv_heads")
+        or heads
+    )
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        keys = 1
     size = config.get("head_dim") or config.get("kv_channels") or (width // heads if heads else 0)
     return int(heads), int(keys), int(size)
 

@@ -47,6 +47,7 @@ class Shelf:
                 numel=math.prod(shape),
             )
             start += size
+        more.setdefault("files", (Path(name) / "model.safetensors",))
         self.models[name] = Header(name, entries, config, **more)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,8 +84,8 @@ def test_filters_by_role_and_options_by_depth():
 
 
 def test_a_filter_that_holds_for_nothing_is_a_mistake():
-    text = "merge_method: ties\nbase_model: base\nmodels:\n- model: a\nparameters:\n  weight: [{filter: mpl, value: 1}, "
-    recipe = read_recipe(text + "{value: 1}]")
+    text = "merge_method: ties\nbase_model: base\nmodels:\n- model: a\nparameters:\n"
+    recipe = read_recipe(text + "  weight: [{filter: mpl, value: 1}, {value: 1}]")
     with pytest.raises(ConfigError, match="line 6: The filter 'mpl' of weight holds for no tensor"):
         make_plan(recipe, open=shelf("a", "base").open)
 
@@ -115,7 +116,7 @@ def test_layers_are_put_together_anew():
         ),
         (
             "- sources: [{model: a, layer_range: [0, 2]}]\n  parameters: {scael: 1}",
-            "line 4: passthrough has no parameter",
+            "line 4: passthrough has no",
         ),
     ],
 )
@@ -333,3 +334,9 @@ def test_fifty_thousand_tensors_are_planned_in_seconds():
     start = time.process_time()
     plan = make_plan(recipe, open=models.open)
     assert len(plan.jobs) == 50_400 and time.process_time() - start < 10
+
+
+def test_one_model_under_two_names_is_refused():
+    models = shelf("a", "base").add("./a", llama(), llama_config(), files=(Path("a/model.safetensors"),))
+    with pytest.raises(ConfigError, match=r"\./a and a are the same files"):
+        make_plan(ties("a", "./a"), open=models.open)
