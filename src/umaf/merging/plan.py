@@ -21,6 +21,7 @@ from umaf.merging.roles import counts_tokens, parts_of, pattern_of, role
 from umaf.merging.segments import Found, Segment, segments_of, tensors_of
 from umaf.merging.settings import Setting, check_filters, options_of, settings
 from umaf.merging.sources import Laid, laid_out, surplus
+from umaf.merging.yaml_file import Place
 
 __all__ = ["RULES", "Job", "Opened", "Parts", "Plan", "Rows", "Source", "make_plan"]
 
@@ -101,20 +102,15 @@ def _first(recipe: Recipe) -> Ref:
 
 def _no_twins(recipe: Recipe, laid: Mapping[Ref, Laid]) -> None:
     """Refuse one model under two spellings of its path."""
-    for place, refs in (
-        (("models",), [one.model for one in recipe.models]),
-        *(
-            (("slices", number, "sources"), [one.model for one in piece.sources])
-            for number, piece in enumerate(recipe.slices)
-        ),
-    ):
+    groups: list[tuple[Place, list[Ref]]] = [(("models",), [one.model for one in recipe.models])]
+    for number, one in enumerate(recipe.slices):
+        groups.append((("slices", number, "sources"), [piece.model for piece in one.sources]))
+    for place, refs in groups:
         seen: dict[tuple[object, ...], Ref] = {}
         for number, ref in enumerate(refs):
             files = tuple(Path(file).resolve() for file in laid[ref].opened.checkpoint.files)
-            other = seen.setdefault(
-                (files, laid[ref].opened.checkpoint.name if not files else "", ref.lora), ref
-            )
-            if other != ref:
+            other = seen.setdefault((files, ref.lora), ref)
+            if files and other != ref:
                 raise recipe.error(
                     (*place, number, "model"), f"{ref} and {other} are the same files; name one of them."
                 )

@@ -102,13 +102,13 @@ def parts_of(
     """
     if role(name, shape, blocks=blocks) != "matrix":
         return Parts()
-    config = config or {}
-    config = config.get("text_config") or config
-    kind = str(config.get("model_type", ""))
+    known: Mapping[str, Any] = config or {}
+    known = known.get("text_config") or known
+    kind = str(known.get("model_type", ""))
     experts = shape[0] if len(shape) == 3 else 0
     transposed = kind in _TRANSPOSED_EXPERTS if experts else _is_conv1d(name, shape, kind)
     rows = shape[-1] if transposed else shape[-2]
-    groups, sizes = _fused(name.removesuffix(".weight").rpartition(".")[2], rows, kind, _heads(config))
+    groups, sizes = _fused(name.removesuffix(".weight").rpartition(".")[2], rows, kind, _heads(known))
     if len(sizes) < 2 or sum(sizes) * groups != rows:
         groups, sizes = 1, ()
     return Parts(matrix=True, transposed=transposed, sizes=sizes, groups=groups, experts=experts)
@@ -128,12 +128,8 @@ def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """Give (query heads, key and value heads, entries per head); zeros where the config does not tell."""
     heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads") or 0
     width = config.get("hidden_size") or config.get("n_embd") or config.get("d_model") or 0
-    keys = (
-        config.get("num_key_value_heads")
-        or config.get("multi_query_group_num")
-        or config.get("num_kv_heads")
-        or heads
-    )
+    said = (config.get(key) for key in ("num_key_value_heads", "multi_query_group_num", "num_kv_heads"))
+    keys = next((one for one in said if one), heads)
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         keys = 1
     size = config.get("head_dim") or config.get("kv_channels") or (width // heads if heads else 0)
