@@ -10,6 +10,7 @@ from umaf.merging.outline import outline
 from umaf.merging.roles import counts_tokens, parts_of, role
 from umaf.merging.views import join, pieces
 
+PHI3, MIXTRAL = {"model_type": "phi3"}, {"model_type": "mixtral"}
 ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 16}
 ROLES = [
     ("model.embed_tokens.weight", (50, 16), "embedding"),
@@ -83,10 +84,10 @@ def test_what_counts_tokens(name, counts):
         (
             "layers.0.self_attn.qkv_proj.weight",
             (32, 16),
-            {"model_type": "phi3", **ATTENTION},
+            {**PHI3, **ATTENTION},
             Parts(True, sizes=(16, 8, 8)),
         ),
-        ("layers.0.mlp.gate_up_proj.weight", (48, 16), {"model_type": "phi3"}, Parts(True, sizes=(24, 24))),
+        ("layers.0.mlp.gate_up_proj.weight", (48, 16), PHI3, Parts(True, sizes=(24, 24))),
         (
             "layers.0.attention.query_key_value.weight",
             (48, 16),
@@ -109,7 +110,7 @@ def test_what_counts_tokens(name, counts):
         (
             "layers.0.mlp.experts.gate_up_proj",
             (2, 48, 16),
-            {"model_type": "mixtral"},
+            MIXTRAL,
             Parts(True, sizes=(24, 24), experts=2),
         ),
         (
