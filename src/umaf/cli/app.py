@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umaf.cli.compare", "Print how similar models or fingerprints are."),
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
+    "compress": ("umaf.cli.compress", "Pack experts of one base into a store that gives each of them back."),
+    "restore": ("umaf.cli.restore", "Write an expert of a store, or a mixture of its experts, as a checkpoint."),
+    "merge": ("umaf.cli.merge", "Merge checkpoints and adapters by a recipe."),
+    "methods": ("umaf.cli.methods", "List the merge methods, or print what one does."),
+    "card": ("umaf.cli.card", "Print the model card of a merge."),
     "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf."),
     "doctor": ("umaf.cli.doctor", "Show versions, devices, and what is installed and found."),
 }
