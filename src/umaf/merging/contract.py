@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
@@ -26,6 +26,9 @@ PerModel: TypeAlias = float | Sequence[float] | Tensor
 
 Passes: TypeAlias = Callable[[], Iterator[tuple[str, Tensor]]]
 """Each call is one pass over the data: (tensor's name, a float32 stack `[model, chunk]`), chunk by chunk."""
+
+_GIVEN = {"generator", "measured", "shape", "totals", "base"}
+"""Keywords that whoever runs a method gives; they are no options of recipes."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,6 +85,10 @@ class Needs:
             stores; `[model, expert, out, in]` never: experts are handed over one matrix at a time or, if `batched`,
             as `[model, batch, out, in]`). Every other tensor gets the rule `otherwise`.
         otherwise: "mean", "sum" or "base": the rule for tensors that the method is not for.
+        whole: values of options with which a method of the scope "element" wants whole tensors after all, and is not
+            equivariant (angles of each row in place of one for the tensor).
+        ground: the function also takes `base`, the base's weights in float32 `[*shape]`, which it leaves as they are;
+            only with base "required". It is no option of recipes.
         batched: the function takes leading batch axes between model and out.
         order_matters: another order of models may change the result.
         random: the method draws; it gets `generator`, a NumPy generator seeded by (seed, method, tensor, chunk).
@@ -99,6 +106,8 @@ class Needs:
     models: tuple[int, int | None] = (1, None)
     matrices: bool = False
     otherwise: Literal["mean", "sum", "base"] = "mean"
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    ground: bool = False
     batched: bool = False
     order_matters: bool = False
     random: bool = False
@@ -168,7 +177,7 @@ class Method:
         name: as in recipes.
         function: the pure function.
         needs: what it asks for.
-        options: its keywords, without `generator`, `measured` and `shape`.
+        options: its keywords, without those that whoever runs it gives (`generator`, `measured`, `shape`, `base`).
         source: the paper (and equation) whose rule this is.
         measure: gives what the function takes as `measured`, from passes over the data; None when it takes none.
     """
@@ -195,6 +204,17 @@ class Method:
         if scope in self.options:
             scope = options.get(scope, self.options[scope].default)
         return "model" if scope == "model" else "tensor"
+
+    def needs_for(self, options: Mapping[str, Any]) -> Needs:
+        """Give what the method asks for with the options of a recipe: `whole` is looked up.
+
+        Args:
+            options: those that are set; the others have their defaults.
+        """
+        whole = any(
+            options.get(name, self.options[name].default) == value for name, value in self.needs.whole.items()
+        )
+        return replace(self.needs, scope="tensor", equivariant=False) if whole else self.needs
 
 
 def merge_method(
@@ -274,7 +294,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     hints = get_type_hints(function, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name in {"generator", "measured", "shape", "totals"}:
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in _GIVEN:
             continue
         found[name] = _option(function.__name__, parameter, hints.get(name))
     return found

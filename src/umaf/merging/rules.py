@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -44,7 +44,14 @@ class Rule:
         return None if over == "tensor" and self.needs.scope == "tensor" else over
 
 
-def rule_for(name: str, *, where: str = "", parts: Parts | None = None, based: bool = False) -> Rule:
+def rule_for(
+    name: str,
+    *,
+    where: str = "",
+    parts: Parts | None = None,
+    based: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Rule:
     """Find out what a tensor is merged by.
 
     Args:
@@ -52,6 +59,7 @@ def rule_for(name: str, *, where: str = "", parts: Parts | None = None, based: b
         where: the tensor's name, for messages.
         parts: how the tensor is shown to a method that wants matrices.
         based: there is a base to take deltas from.
+        options: of the tensor; some change what a method needs.
 
     Raises:
         ConfigError: the method needs a base, and there is none.
@@ -66,6 +74,8 @@ def rule_for(name: str, *, where: str = "", parts: Parts | None = None, based: b
         rule = _rule(rule.needs.otherwise)
     if rule.needs.base == "required" and not based:
         raise ConfigError(f"{name} works on what models changed; name their base{where and ' for '}{where}.")
+    if options and rule.method is not None and rule.needs.whole:
+        return replace(rule, needs=rule.method.needs_for(options))
     return rule
 
 

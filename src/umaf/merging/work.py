@@ -19,7 +19,7 @@ from torch import Tensor
 
 from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.merging.feeds import Feed, Flat, blame
-from umaf.merging.jobs import Parts
+from umaf.merging.jobs import Job, Parts
 from umaf.merging.rules import Rule, asked_by, rule_for
 from umaf.merging.views import join, pieces
 from umaf.seeds import derive
@@ -102,7 +102,7 @@ class Room:
         return self._whole[: models * entries].view(models, entries)
 
 
-def rule_of(work: Work) -> Rule:
+def rule_of(work: Work | Job) -> Rule:
     """Find out what a tensor is merged by.
 
     Raises:
@@ -113,10 +113,11 @@ def rule_of(work: Work) -> Rule:
         >>> rule_of(Work("w", (2,), "mean", (Flat(torch.ones(2)),))).name
         'mean'
     """
-    return rule_for(work.method, where=work.name, parts=work.parts, based=work.base is not None)
+    based = work.base is not None
+    return rule_for(work.method, where=work.name, parts=work.parts, based=based, options=work.options)
 
 
-def divisible(work: Work) -> bool:
+def divisible(work: Work | Job) -> bool:
     """Tell whether chunks of a tensor can be merged apart from each other, by several workers.
 
     Example:
@@ -270,6 +271,8 @@ def _by_chunks(
         stack, base = _load(work, start, stop, room=room)
         if rule.needs.random:
             keywords["generator"] = _generator(work, rule, start // CHUNK)
+        if rule.needs.ground:
+            keywords["base"] = base
         result = function(stack, **keywords)  # type: ignore[misc]
         _store(work, result, base, target[start:stop])
 
@@ -279,14 +282,22 @@ def _whole(work: Work, target: Tensor, room: Room, *, measure: Mapping[str, Tens
     keywords, function = _keywords_of(work, rule, measure), rule.function
     for number, (start, shape, view) in enumerate(_ranges(work, rule)):
         stop = start + math.prod(shape)
-        stack = room.whole(len(work.rows), stop - start)
+        both = room.whole(len(work.rows) + rule.needs.ground, stop - start)
+        stack = both[: len(work.rows)]
         for begin in range(start, stop, CHUNK):
             end = min(begin + CHUNK, stop)
-            _load(work, begin, end, room=room, stack=stack[:, begin - start : end - start])
+            base = _load(work, begin, end, room=room, stack=stack[:, begin - start : end - start])[1]
+            if rule.needs.ground and base is not None:
+                both[-1, begin - start : end - start] = base
         if rule.needs.random:
             keywords["generator"] = _generator(work, rule, number)
         shown = pieces(stack.view(-1, *shape), view)
-        result = join([function(piece, **keywords) for piece in shown], view).reshape(-1)  # type: ignore[misc]
+        grounds = pieces(both[-1].view(shape), view) if rule.needs.ground else [None] * len(shown)
+        made = []
+        for piece, ground in zip(shown, grounds, strict=True):
+            extra = {"base": ground} if rule.needs.ground else {}
+            made.append(function(piece, **extra, **keywords))  # type: ignore[misc]
+        result = join(made, view).reshape(-1)
         for begin in range(start, stop, CHUNK):
             end = min(begin + CHUNK, stop)
             base = _ground(work, begin, end, room.stack(len(work.rows), end - begin)[1])
