@@ -23,6 +23,7 @@ from umaf.merging.reading import (
     read_seed,
     read_text,
     read_tokenizer,
+    read_words,
 )
 from umaf.merging.recipe import Filtered, Input, Piece, Recipe, Scalar, Slice, Tokenizer, Value
 from umaf.merging.reference import Ref
@@ -44,6 +45,7 @@ _TOP = (
     "modules",
     "int8_mask",
     "random_seed",
+    "allow",
 )
 
 
@@ -92,6 +94,7 @@ def from_mergekit(document: Document) -> Recipe:
         if key in data:
             read.note(f"{key} changes nothing here.")
     seed = data.get("random_seed", read.seed)
+    allow = read_words(read, data.get("allow"), ("allow",))
     return Recipe(
         method=name,
         models=models,
@@ -103,6 +106,7 @@ def from_mergekit(document: Document) -> Recipe:
         chat_template=read_text(read, data.get("chat_template"), ("chat_template",)),
         seed=read_seed(read, seed, ("random_seed",)),
         name=read_text(read, data.get("name"), ("name",)),
+        allow=allow,
         required=rule.required,
         notes=tuple(read.notes),
         lines=_moved_lines(read.lines, given, (models, slices)),

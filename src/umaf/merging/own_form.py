@@ -36,6 +36,7 @@ from umaf.merging.reading import (
     read_seed,
     read_text,
     read_tokenizer,
+    read_words,
 )
 from umaf.merging.recipe import Input, Piece, Recipe, Slice, Value
 from umaf.merging.reference import Ref
@@ -108,11 +109,6 @@ def _body(document: Document, body: Any, place: Place, made: list[Recipe]) -> Re
     slices = _slices(read, body.get("slices"), (*place, "slices"))
     if bool(models) == bool(slices):
         raise document.error(place, "A recipe has either models or slices; give one of them.")
-    allow = read_list(read, body.get("allow"), (*place, "allow"))
-    if not all(isinstance(one, str) for one in allow):
-        raise document.error(
-            (*place, "allow"), f"allow is a list of keys of config.json, got {list(allow)!r}."
-        )
     return Recipe(
         method=body["method"],
         models=models,
@@ -123,7 +119,7 @@ def _body(document: Document, body: Any, place: Place, made: list[Recipe]) -> Re
         tokenizer=read_tokenizer(read, body.get("tokenizer"), (*place, "tokenizer")),
         chat_template=read_text(read, body.get("chat_template"), (*place, "chat_template")),
         seed=read_seed(read, body.get("seed", 0), (*place, "seed")),
-        allow=tuple(allow),
+        allow=read_words(read, body.get("allow"), (*place, "allow")),
         name=read_text(read, body.get("name"), (*place, "name")),
         lines=read.lines,
         file=document.source,

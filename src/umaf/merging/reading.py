@@ -123,6 +123,18 @@ def read_text(read: Reading, raw: Any, place: Place) -> str | None:
     raise read.document.error(place, f"{place[-1]} must be a text, got {raw!r}.")
 
 
+def read_words(read: Reading, raw: Any, place: Place) -> tuple[str, ...]:
+    """Read a list of words; None is an empty one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    words = tuple(read_list(read, raw, place))
+    if not all(isinstance(one, str) for one in words):
+        raise read.document.error(place, f"{place[-1]} is a list of words, got {list(words)!r}.")
+    return words
+
+
 def read_seed(read: Reading, raw: Any, place: Place) -> int:
     """Read a seed.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.unit.merging.plan_methods import stand_ins  # noqa: F401
@@ -294,3 +297,11 @@ stages:
         ("stage-2", ["a", "stage-1"]),
         (None, ["stage-2", "tuned"]),
     ]
+
+
+def test_the_recipes_of_the_documentation_are_right():
+    page = Path(__file__).parents[3] / "docs" / "reference" / "merge-recipe.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        assert read_stages(block)
