@@ -1,0 +1,123 @@
+"""The model card of a merge: what it was made of and how, and under which licences its parents stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from umaf.errors import CheckpointError
+
+_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+def licence_of(folder: str | Path) -> str | None:
+    """Read the licence a model's card names; None where it names none.
+
+    Example:
+        >>> licence_of("no/such/folder")
+    """
+    try:
+        text = (Path(folder) / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    if head is None:
+        return None
+    try:
+        data = yaml.safe_load(head[1])
+    except yaml.YAMLError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    name = data.get("license")
+    if isinstance(name, list):
+        name = ", ".join(map(str, name))
+    if name == "other" and data.get("license_name"):
+        name = f"other ({data['license_name']})"
+    return str(name) if name else None
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read umaf.json of a merged folder.
+
+    Raises:
+        CheckpointError: there is none, or it is of something else.
+    """
+    path = Path(folder) / "umaf.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(
+            f"{path} cannot be read ({problem}); name a folder that umaf merge made."
+        ) from problem
+    if not isinstance(data, dict) or data.get("kind") != "merge":
+        raise CheckpointError(f"{path} is not of a merge; name a folder that umaf merge made.")
+    return data
+
+
+def card_of(manifest: Mapping[str, Any]) -> str:
+    """Write the model card.
+
+    Args:
+        manifest: content of umaf.json.
+
+    Returns:
+        README.md: its head says what the hub reads, its body what people read.
+    """
+    recipe, parents = manifest["recipe"], manifest["parents"]
+    method = recipe["method"]
+    head = yaml.safe_dump(_head(parents), sort_keys=False, allow_unicode=True).strip()
+    written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    rows = [
+        f"| {_code(one['model'])} | {one['licence'] or 'not stated'} | {'config, tokenizer' if one['donor'] else ''} |"
+        for one in parents
+    ]
+    counts = Counter(one["method"] for one in manifest["tensors"].values())
+    rules = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
+    text = [
+        f"---\n{head}\n---",
+        "# A merge of language models",
+        f"Merged by the method `{method}` with umaf {manifest['versions'].get('umaf') or ''}.".replace(
+            " .", "."
+        ),
+        "## Parents\n\n| model | licence | also gives |\n|---|---|---|\n" + "\n".join(rows),
+        _licences(parents),
+        f"## Recipe\n\n```yaml\n{written}```",
+        f"Tensors by rule: {rules}. Seed {manifest['seed']}. `umaf.json` has the rule and options of each tensor, the "
+        "hashes of the parents, and a checksum of each file.",
+    ]
+    if manifest["notes"]:
+        text.append("## Notes\n\n" + "\n".join(f"- {note}" for note in manifest["notes"]))
+    return "\n\n".join(part for part in text if part) + "\n"
+
+
+def _head(parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    hub = [one["model"].split("@")[0].split("+")[0] for one in parents]
+    known = [name for name in dict.fromkeys(hub) if _HUB.match(name) and not Path(name).exists()]
+    head: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "umaf"]}
+    if known:
+        head["base_model"] = known
+    licences = {one["licence"] for one in parents}
+    if len(licences) == 1 and None not in licences:
+        (only,) = licences
+        head["license"] = "other" if only.startswith("other") else only
+    return head
+
+
+def _licences(parents: Sequence[Mapping[str, Any]]) -> str:
+    licences = {one["licence"] for one in parents}
+    if None in licences:
+        return "The licence of a parent is not known here: find out before you pass the result on."
+    if len(licences) > 1:
+        return "The parents stand under different licences; the result must keep to all of them."
+    return ""
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("|", "\\|") + "`"

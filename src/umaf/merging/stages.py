@@ -1,0 +1,126 @@
+"""From a recipe to a folder: its stages, each planned when what it is made of is there, and run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from umaf.checkpoints import draft_of, identity
+from umaf.errors import ConfigError
+from umaf.merging.crew import Progress
+from umaf.merging.execute import SHARD, execute, key_of
+from umaf.merging.jobs import Plan
+from umaf.merging.opening import open_ref
+from umaf.merging.plan import make_plan
+from umaf.merging.read import read_stages
+from umaf.merging.recipe import Recipe
+from umaf.merging.vocabulary import align, read_alignment
+
+
+def merge(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    shard_bytes: int = SHARD,
+    allow_pickle: bool = False,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Merge what a recipe says into a new folder that transformers loads.
+
+    Args:
+        recipe: a YAML file in mergekit's form or in umaf's own, a mapping, or a `Recipe`.
+        out: a folder that is not there yet, or empty.
+        workers: how many tensors are merged at a time; None: one for each core.
+        resume: go on from what an interrupted merge of the same recipe and inputs left.
+        engine: "local" threads, or tasks of a "ray" cluster that sees the same files.
+        shard_bytes: size of a file of the result, at most.
+        allow_pickle: read weights that are stored as pickle too.
+        seed: in the place of the recipe's.
+        progress: told what is being done.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the recipe is wrong, or models do not go together.
+        CheckpointError: files are damaged, tensors are missing or have other shapes.
+        OutputError: the folder is not empty, or the disk is full.
+        NumericalError: an input holds NaN or infinity, or the merge makes it.
+    """
+    *before, last = with_seed(read_stages(recipe), seed)
+    check_apart(out, (*before, last))
+    place = stages_of(out)
+    folders: dict[str, str] = {}
+    plan_one = partial(make_plan, open=partial(open_ref, allow_pickle=allow_pickle))
+    run = partial(execute, workers=workers, engine=engine, progress=progress)
+    for stage in before:
+        plan = plan_one(stage.renamed(folders))
+        # A stage that is there was made by this very recipe of these very inputs: its name says so.
+        key = key_of(plan, [identity(one.checkpoint) for one in plan.models])
+        folder = place / f"{stage.name}-{key[:16]}"
+        if not folder.exists():
+            run(plan, folder, resume=resume and draft_of(folder).is_dir())
+        folders[str(stage.name)] = str(folder)
+    # An interrupted run of several stages may have left the draft of a stage, and none of the result.
+    begun = resume and (not before or draft_of(out).is_dir())
+    run(plan_one(last.renamed(folders)), out, resume=begun, shard_bytes=shard_bytes)
+    shutil.rmtree(place, ignore_errors=True)
+    return Path(out)
+
+
+def plan_merge(
+    recipe: str | Path | Mapping[str, Any] | Recipe, *, allow_pickle: bool = False, seed: int | None = None
+) -> tuple[Plan, tuple[Recipe, ...]]:
+    """Plan a merge without doing it.
+
+    Args:
+        recipe: as in `merge`.
+        allow_pickle: read weights that are stored as pickle too.
+        seed: in the place of the recipe's.
+
+    Returns:
+        The plan of the first stage (the only one, of most recipes), and the recipes that can be planned only when it
+        is made.
+    """
+    first, *rest = with_seed(read_stages(recipe), seed)
+    plan = make_plan(first, open=partial(open_ref, allow_pickle=allow_pickle))
+    return align(plan, read_alignment(plan)), tuple(rest)
+
+
+def with_seed(recipes: tuple[Recipe, ...], seed: int | None) -> tuple[Recipe, ...]:
+    """Give recipes another seed; None leaves their own."""
+    return recipes if seed is None else tuple(one.model_copy(update={"seed": seed}) for one in recipes)
+
+
+def stages_of(out: str | Path) -> Path:
+    """Give the hidden folder beside a result where its stages are made."""
+    target = Path(out).absolute()
+    return target.parent / f".{target.name}.stages"
+
+
+def check_apart(out: str | Path, recipes: tuple[Recipe, ...]) -> None:
+    """Refuse to write into a model that is merged.
+
+    Raises:
+        ConfigError: the output is one of the inputs, or lies inside one.
+
+    Example:
+        >>> check_apart("merged", (Recipe(method="linear", models=["a", "b"]),))
+    """
+    target = os.path.realpath(out)
+    for recipe in recipes:
+        for ref in recipe.refs():
+            for path in (ref.path, *(one.path for one in ref.lora)):
+                source = os.path.realpath(os.path.expanduser(path))
+                if os.path.exists(source) and (target == source or target.startswith(source + os.sep)):
+                    raise ConfigError(
+                        f"The output {out} lies in the model {path}, which is merged; name another folder."
+                    )
