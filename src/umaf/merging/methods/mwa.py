@@ -15,7 +15,7 @@ from umaf.merging.parts import per_model, weighted_sum
 
 @merge_method(
     Needs(base="none", scope="element"),
-    source="Wang et al. 2025, Metrics-Weighted Averaging of PEFT checkpoints, arXiv 2504.18580 (form reconstructed)",
+    source="Yu and Choi 2025, Metrics-Weighted Averaging, arXiv 2504.18580 (form reconstructed)",
 )
 def mwa(
     stack: Float[Tensor, " model *shape"],
@@ -45,7 +45,7 @@ def mwa(
         >>> mwa(torch.eye(2), metric=[1.0, 3.0])
         tensor([0.7500, 0.2500])
 
-    Source: Metrics-Weighted Averaging for parameter-efficient checkpoint merging (2025), arXiv 2504.18580. The paper's
+    Source: Yu, Choi: Parameter-Efficient Checkpoint Merging via Metrics-Weighted Averaging (2025), arXiv 2504.18580. Its
     abstract gives the idea and "penalty factor"; the exact formula is a reconstruction.
     """
     return weighted_sum(stack, metric_shares(per_model(metric, stack.shape[0]), better=better, alpha=alpha))
