@@ -7,24 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from umaf.errors import ConfigError, did_you_mean
-from umaf.merging.recipe import Dtype, Token, Tokenizer
+from umaf.merging.recipe import DTYPES, Dtype, Token, Tokenizer
 from umaf.merging.reference import Ref, parse_ref
 from umaf.merging.yaml_file import Document, Place
-
-DTYPES: Mapping[str, Dtype] = {
-    "float32": "float32",
-    "fp32": "float32",
-    "f32": "float32",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "float16": "float16",
-    "fp16": "float16",
-    "f16": "float16",
-    "float64": "float64",
-    "fp64": "float64",
-    "f64": "float64",
-}
-"""Every name of a dtype that recipes may use."""
 
 
 @dataclass

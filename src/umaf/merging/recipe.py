@@ -9,12 +9,12 @@ goes before what the slice says, that before what a model says, and that before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from umaf.errors import ConfigError
+from umaf.errors import ConfigError, did_you_mean
 from umaf.merging.reference import Ref, parse_ref
 from umaf.merging.yaml_file import Place, located
 
@@ -27,6 +27,25 @@ Scalar: TypeAlias = bool | int | float | str
 Model: TypeAlias = Annotated[Ref, BeforeValidator(parse_ref)]
 Dtype: TypeAlias = Literal["float32", "float16", "bfloat16", "float64"]
 
+DTYPES: Mapping[str, Dtype] = {
+    "float32": "float32",
+    "fp32": "float32",
+    "f32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+    "f16": "float16",
+    "float64": "float64",
+    "fp64": "float64",
+    "f64": "float64",
+}
+"""Every name of a dtype that recipes may use."""
+
+
+def _long(name: Any) -> Any:
+    return DTYPES.get(str(name).removeprefix("torch.").lower(), name) if name is not None else None
+
 
 class Filtered(_Frozen):
     """A value for the tensors whose name holds `filter`; "*" is every tensor, "role:…" those of a role."""
@@ -37,6 +56,19 @@ class Filtered(_Frozen):
 
 Value: TypeAlias = Scalar | tuple[float, ...] | tuple[Filtered, ...]
 Options: TypeAlias = Mapping[str, Value]
+
+
+def _sentence(problem: ValidationError, known: Iterable[str]) -> str:
+    """Say the first thing that is wrong in one sentence."""
+    first = problem.errors()[0]
+    place = ".".join(str(one) for one in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    if first["type"] == "extra_forbidden":
+        return f"A recipe has no {place!r}.{did_you_mean(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"A recipe needs {place}; give it."
+    text = str(cause) if cause is not None else f"{first['msg']}, got {first['input']!r}"
+    return f"{place}: {text.rstrip('.')}." if place else f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
 def _listed(value: Any) -> Any:
@@ -132,7 +164,7 @@ class Recipe(_Frozen):
     base: Model | None = None
     options: Options = Field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
-    dtype: Dtype | None = None
+    dtype: Annotated[Dtype | None, BeforeValidator(_long)] = None
     tokenizer: Tokenizer | None = None
     chat_template: str | None = None
     seed: int = 0
@@ -142,6 +174,12 @@ class Recipe(_Frozen):
     notes: tuple[str, ...] = ()
     lines: Mapping[tuple[str | int, ...], int] = Field(default_factory=dict, exclude=True, repr=False)
     file: str = Field(default="the recipe", exclude=True, repr=False)
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as problem:
+            raise ConfigError(_sentence(problem, type(self).model_fields)) from problem
 
     @model_validator(mode="after")
     def _models_or_slices(self) -> Recipe:

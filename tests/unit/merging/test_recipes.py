@@ -305,3 +305,24 @@ def test_the_recipes_of_the_documentation_are_right():
     assert len(blocks) == 5
     for block in blocks:
         assert read_stages(block)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"modles": ["a"]}, "A recipe has no 'modles'. Did you mean \"models\"?"),
+        ({"dtype": "int8"}, "dtype: Input should be"),
+        ({"models": [], "base": "a"}, "Value error, a recipe has either models or slices"),
+        ({"models": ["a@"]}, "has an empty part"),
+        ({"models": [{"model": "a", "weight": 1}]}, "weight"),
+        ({"options": {"density": "much"}}, "ties: density must be a number, got 'much'."),
+    ],
+)
+def test_mistakes_in_python(more, said):
+    with pytest.raises(ConfigError) as caught:
+        read_stages(Recipe(**{"method": "ties", "models": ["a"], "base": "b", **more}))
+    assert said.removeprefix("Value error, ").lower() in str(caught.value).lower()
+
+
+def test_short_dtypes_in_python():
+    assert Recipe(method="linear", models=["a"], dtype="bf16").dtype == "bfloat16"
