@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from umaf.checkpoints import Checkpoint, open_checkpoint
+from umaf.deltas import lora
 from umaf.merging.jobs import Opened
 from umaf.merging.reference import Ref
 
@@ -39,12 +40,6 @@ def open_models(refs: Iterable[Ref], open: Open) -> tuple[Opened, ...]:
         bare = ref.model_copy(update={"lora": ()})
         if bare not in opened:
             opened[bare] = open(bare)
-        loras = tuple(_adapter(one, opened[bare]) for one in ref.lora)
+        loras = tuple(lora(one.path, opened[bare], revision=one.revision) for one in ref.lora)
         models.append(Opened(ref, opened[bare], loras))
     return tuple(models)
-
-
-def _adapter(ref: Ref, checkpoint: Checkpoint):
-    from umaf.deltas import lora
-
-    return lora(ref.path, checkpoint)
