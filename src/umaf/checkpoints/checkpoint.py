@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
 import threading
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umaf.checkpoints.dtypes import dtype_name, torch_dtype
+from umaf.checkpoints.dtypes import torch_dtype
 from umaf.checkpoints.headers import Entry, read_header, read_index, read_shards
 from umaf.checkpoints.locate import locate
-from umaf.errors import CheckpointError
+from umaf.checkpoints.pages import Pages
+from umaf.checkpoints.pickles import ENDINGS, pickles_of, read_pickles
+from umaf.errors import CheckpointError, did_you_mean
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model.bin.index.json", "pytorch_model.bin")
-
-with warnings.catch_warnings():
-    # torch warns, once a process, that a read-only map cannot be written to. Nothing here writes to one.
-    warnings.simplefilter("ignore")
-    torch.frombuffer(b"\0", dtype=torch.uint8)
 
 
 class Checkpoint:
@@ -52,14 +46,14 @@ class Checkpoint:
         self.config = _config(folder / "config.json") if folder.is_dir() else None
         self.files = tuple(dict.fromkeys(entry.file for entry in entries.values()))
         self._loaded = dict(loaded or {})
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._maps: dict[Path, Pages] = {}
         self._lock = threading.Lock()
 
     def flat(self, name: str) -> Tensor:
         """Give a tensor's numbers, `[numel]`, in the stored dtype, where they lie; they must not be written to.
 
         Raises:
-            CheckpointError: no such tensor.
+            CheckpointError: no such tensor, or its file was cut short or taken away since it was opened.
         """
         entry = self._entry(name)
         if name in self._loaded:
@@ -67,7 +61,12 @@ class Checkpoint:
         dtype = torch_dtype(entry.dtype)
         if not entry.size:
             return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(self._map(entry.file), dtype=dtype, count=entry.numel, offset=entry.start)
+        pages = self._pages(entry.file)
+        if entry.start + entry.size > pages.length:
+            raise CheckpointError(
+                f"{entry.file} was cut short within {name} since it was opened; fetch it again."
+            )
+        return pages.tensor(entry.start, entry.numel, dtype)
 
     def read(self, name: str) -> Tensor:
         """Give a tensor in its shape and stored dtype, where it lies; it must not be written to.
@@ -80,12 +79,17 @@ class Checkpoint:
     def release(self, name: str | None = None) -> None:
         """Tell the kernel that the pages of a tensor (of all, without a name) need not stay in this process.
 
-        Tensors that were given stay valid; their pages come back from the disk's cache when they are touched.
+        Tensors that were given stay valid; their pages come back from the disk's cache when they are touched. Small
+        tensors are let go together, so that 50,000 of them cost little.
         """
         for entry in self.entries.values() if name is None else (self._entry(name),):
             pages = self._maps.get(entry.file)
             if pages is not None and entry.size:
-                release(pages, entry.start, entry.size)
+                pages.release(entry.start, entry.size)
+
+    def is_loaded(self, name: str) -> bool:
+        """Tell whether a tensor was loaded (from a pickle) and does not lie where its entry says."""
+        return name in self._loaded
 
     def close(self) -> None:
         """Let go of the files; those that tensors still point into are closed with the last of these."""
@@ -106,25 +110,23 @@ class Checkpoint:
 
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:
-            raise CheckpointError(f"{self.name} has no tensor {name}; it has {len(self.entries)} others.")
+            near = did_you_mean(name, self.entries)
+            raise CheckpointError(f"{self.name} has no tensor {name} among its {len(self.entries)}.{near}")
         return self.entries[name]
 
-    def _map(self, path: Path) -> mmap.mmap:
+    def _pages(self, path: Path) -> Pages:
         pages = self._maps.get(path)
         if pages is None:
             with self._lock:
                 pages = self._maps.get(path)
                 if pages is None:
-                    with path.open("rb") as file:
-                        pages = self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    try:
+                        pages = self._maps[path] = Pages(path)
+                    except (OSError, ValueError) as problem:
+                        raise CheckpointError(
+                            f"{path} cannot be read any more ({problem}); is it being replaced?"
+                        ) from problem
         return pages
-
-
-def release(pages: mmap.mmap, start: int, size: int) -> None:
-    """Unmap the pages of a range from this process; what is written to them stays with the file."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        first = start - start % mmap.PAGESIZE
-        pages.madvise(mmap.MADV_DONTNEED, first, min(start + size, len(pages)) - first)
 
 
 def open_checkpoint(
@@ -151,9 +153,7 @@ def open_checkpoint(
     """
     place = locate(str(name), allow_pickle=allow_pickle, revision=revision)
     if place.is_file():
-        if place.suffix == ".safetensors":
-            return Checkpoint(str(name), place.parent, read_header(place))
-        return _unpickled(str(name), place.parent, [place], allow_pickle)
+        return _file(str(name), place, allow_pickle)
     single, index = place / SINGLE, place / INDEX
     if index.is_file():
         weight_map = read_index(index)
@@ -164,46 +164,30 @@ def open_checkpoint(
         return Checkpoint(str(name), place, read_shards(place, weight_map, str(index)))
     if single.is_file():
         return Checkpoint(str(name), place, read_header(single))
-    for file in _PICKLES:
-        if (place / file).is_file():
-            shards = sorted(set(read_index(place / file).values())) if file.endswith(".json") else [file]
-            return _unpickled(str(name), place, [place / shard for shard in shards], allow_pickle)
+    pickles = pickles_of(place)
+    if pickles:
+        entries, tensors = read_pickles(str(name), pickles, allowed=allow_pickle)
+        return Checkpoint(str(name), place, entries, loaded=tensors)
     if (place / "adapter_config.json").is_file():
         raise CheckpointError(f"{name} is a LoRA without its model; write it as BASE+{name}.")
     others = sorted(place.glob("*.safetensors"))
     if len(others) == 1:
         return Checkpoint(str(name), place, read_header(others[0]))
+    if others:
+        raise CheckpointError(
+            f"{name} holds {len(others)} weight files ({others[0].name}, …) and no {INDEX} that says what belongs "
+            "together; fetch the index, or name one file."
+        )
     raise CheckpointError(f"{name} holds no weights; there should be {SINGLE}, or {INDEX} and its shards.")
 
 
-def _unpickled(name: str, folder: Path, files: list[Path], allowed: bool) -> Checkpoint:
-    if not allowed:
-        raise CheckpointError(
-            f"{name} is stored as pickle ({files[0].name}), which can run code; convert it to safetensors, or allow it "
-            "with --allow-pickle if you trust where it comes from."
-        )
-    tensors: dict[str, Tensor] = {}
-    entries: dict[str, Entry] = {}
-    for file in files:
-        try:
-            found = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
-        except Exception as problem:  # torch raises many kinds, for junk and for code alike
-            raise CheckpointError(
-                f"{file} cannot be read as weights alone ({type(problem).__name__}); it is broken or holds code."
-            ) from problem
-        if not isinstance(found, Mapping) or not all(isinstance(one, Tensor) for one in found.values()):
-            raise CheckpointError(
-                f"{file} holds something besides tensors by name; save its state dict instead."
-            )
-        for key, tensor in found.items():
-            if key in tensors:
-                raise CheckpointError(
-                    f"{file} holds {key}, and so does {entries[key].file}; fetch both again."
-                )
-            tensors[key] = tensor.detach().contiguous()
-            size = tensor.numel() * tensor.element_size()
-            entries[key] = Entry(key, dtype_name(tensor.dtype), tuple(tensor.shape), file, 0, size)
-    return Checkpoint(name, folder, entries, loaded=tensors)
+def _file(name: str, place: Path, allow_pickle: bool) -> Checkpoint:
+    if place.suffix == ".safetensors":
+        return Checkpoint(name, place.parent, read_header(place))
+    if place.suffix in ENDINGS:
+        entries, tensors = read_pickles(name, [place], allowed=allow_pickle)
+        return Checkpoint(name, place.parent, entries, loaded=tensors)
+    raise CheckpointError(f"{name} is no weight file; name a folder, a .safetensors file, or a hub id.")
 
 
 def _config(path: Path) -> dict[str, Any] | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from umaf.checkpoints.journal import is_held
 from umaf.errors import OutputError
-
-JOURNAL = ".journal.jsonl"
 
 
 def draft_of(out: str | Path) -> Path:
@@ -40,11 +39,13 @@ def begin(out: str | Path, *, resume: bool = False) -> Path:
     out = Path(out).expanduser()
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise OutputError(f"{out} is not an empty folder; give a new one, or empty it.")
+    if os.path.ismount(out):
+        raise OutputError(f"{out} is where a disk is mounted; name a new folder in it.")
     draft = draft_of(out)
     if resume and not draft.is_dir():
         raise OutputError(f"There is nothing to resume for {out}; run it without --resume.")
-    if draft.is_dir():
-        _check_alone(draft, out)
+    if is_held(draft):
+        raise OutputError(f"Another run is writing {out}; wait for it, or give another place.")
     try:
         if draft.exists() and not resume:
             shutil.rmtree(draft)
@@ -54,16 +55,6 @@ def begin(out: str | Path, *, resume: bool = False) -> Path:
     return draft
 
 
-def _check_alone(draft: Path, out: Path) -> None:
-    with suppress(FileNotFoundError), (draft / JOURNAL).open("ab") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            raise OutputError(
-                f"Another run is writing {out}; wait for it, or give another place."
-            ) from problem
-
-
 def finish(draft: Path, out: str | Path) -> Path:
     """Give a whole draft its name.
 
@@ -71,6 +62,8 @@ def finish(draft: Path, out: str | Path) -> Path:
         OutputError: something came to be at `out` meanwhile; the draft is kept.
     """
     out = Path(out).expanduser().absolute()
+    for path in (*draft.rglob("*"), draft):
+        _flush(path)
     try:
         if out.is_dir() and not out.is_symlink():
             out.rmdir()  # only ever an empty one: any other is refused by the system
@@ -79,4 +72,15 @@ def finish(draft: Path, out: str | Path) -> Path:
         raise OutputError(
             f"{out} came to be while it was written ({problem.strerror}); the result is whole in {draft}."
         ) from problem
+    _flush(out.parent)
     return out
+
+
+def _flush(path: Path) -> None:
+    """Have the disk keep a file or a folder's list before the result gets its name, so that no power cut is between."""
+    with suppress(OSError):  # not every system flushes folders
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

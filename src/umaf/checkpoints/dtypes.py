@@ -6,24 +6,32 @@ import torch
 
 from umaf.errors import CheckpointError
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
+_KNOWN = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
 }
+# An older torch has fewer.
+_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, own) for name, own in _KNOWN.items() if hasattr(torch, own)
+}
+_SIZES = {name: dtype.itemsize for name, dtype in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -37,11 +45,12 @@ def torch_dtype(name: str) -> torch.dtype:
         >>> torch_dtype("BF16")
         torch.bfloat16
     """
-    if name not in _DTYPES:
+    found = _DTYPES.get(name) if isinstance(name, str) else None
+    if found is None:
         raise CheckpointError(
             f"The number format {name!r} is not known here; there are {', '.join(_DTYPES)}."
         )
-    return _DTYPES[name]
+    return found
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -62,8 +71,11 @@ def dtype_name(dtype: torch.dtype) -> str:
 def size_of(name: str) -> int:
     """Give the bytes of one number.
 
+    Raises:
+        CheckpointError: a format that torch does not have.
+
     Example:
         >>> size_of("BF16")
         2
     """
-    return torch_dtype(name).itemsize
+    return _SIZES[name] if isinstance(name, str) and name in _SIZES else torch_dtype(name).itemsize

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ def read_header(path: Path) -> dict[str, Entry]:
             text = file.read(size) if size <= min(LONGEST, length) else b""
     except OSError as problem:
         raise CheckpointError(f"{path} cannot be read ({problem.strerror}); check the path.") from problem
+    if first == b"version ":
+        raise CheckpointError(f"{path} is a pointer of git-lfs, not the weights; run `git lfs pull` there.")
     if size > LONGEST or not text.startswith(b"{"):
         raise CheckpointError(f"{path} is no safetensors file ({length} bytes, no header); fetch it again.")
     if len(text) < size:
@@ -65,10 +68,14 @@ def read_header(path: Path) -> dict[str, Entry]:
         )
     try:
         content = json.loads(text, object_pairs_hook=_no_repeats(path))
+    except CheckpointError:
+        raise
     except ValueError as problem:
         raise CheckpointError(
             f"{path} has a header that is no JSON ({problem}); fetch it again."
         ) from problem
+    except RecursionError as problem:
+        raise CheckpointError(f"{path} has a header that nests without end; fetch it again.") from problem
     content.pop("__metadata__", None)
     entries = [_entry(path, name, found, 8 + size) for name, found in content.items()]
     entries.sort(key=lambda entry: (entry.start, entry.size))
@@ -80,8 +87,7 @@ def _no_repeats(path: Path):
     def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise CheckpointError(f"{path} holds {twice} twice; fetch it again.")
         return found
 
@@ -90,12 +96,14 @@ def _no_repeats(path: Path):
 
 def _entry(path: Path, name: str, found: Any, data: int) -> Entry:
     try:
-        dtype, shape = found["dtype"], tuple(map(int, found["shape"]))
-        begin, end = map(int, found["data_offsets"])
+        dtype, shape = found["dtype"], tuple(found["shape"])
+        begin, end = found["data_offsets"]
     except (TypeError, KeyError, ValueError) as problem:
         raise CheckpointError(
             f"{path} does not say where {name} lies ({problem!r}); fetch it again."
         ) from problem
+    if any(type(number) is not int for number in (*shape, begin, end)):  # True and 2.0 are none either
+        raise CheckpointError(f"{path} gives {name} a shape or a place that is no number; fetch it again.")
     try:
         wanted = math.prod(shape) * size_of(dtype)
     except CheckpointError as problem:

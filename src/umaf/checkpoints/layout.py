@@ -7,9 +7,15 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TypeAlias
 
 from umaf.checkpoints.dtypes import size_of
+from umaf.checkpoints.headers import LONGEST
 from umaf.errors import CheckpointError
+
+_Sized: TypeAlias = tuple[int, int, str, str, tuple[int, ...]]
+"""Width of a number (negative, to sort by), bytes of the data, name, dtype and shape."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +83,18 @@ def lay_out(
     """
     if not tensors:
         raise CheckpointError("A checkpoint of no tensors was asked for; give at least one.")
-    groups: list[list[tuple[str, str, tuple[int, ...]]]] = [[]]
-    held, seen = 0, set()
-    for tensor in tensors:
-        name, dtype, shape = tensor
+    groups: list[list[_Sized]] = [[]]
+    held, seen = 0, {"__metadata__"}
+    for name, dtype, shape in tensors:
         if name in seen:
             raise CheckpointError(f"The tensor {name} was asked for twice; give every tensor once.")
         seen.add(name)
-        size = math.prod(shape) * size_of(dtype)
+        width = size_of(dtype)
+        size = math.prod(shape) * width
         if groups[-1] and held + size > shard_bytes:
             groups.append([])
             held = 0
-        groups[-1].append(tensor)
+        groups[-1].append((-width, size, name, dtype, tuple(shape)))
         held += size
     count = len(groups)
     shards, slots = [], {}
@@ -101,22 +107,25 @@ def lay_out(
     return Layout(tuple(shards), {tensor[0]: slots[tensor[0]] for tensor in tensors})
 
 
-def _shard(file: str, group: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[Shard, dict[str, Slot]]:
+def _shard(file: str, group: list[_Sized]) -> tuple[Shard, dict[str, Slot]]:
     # Wide numbers first, so that every tensor begins at a multiple of its number's width.
-    ordered = sorted(group, key=lambda tensor: -size_of(tensor[1]))
+    group.sort(key=itemgetter(0))
     listed: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
-    for name, dtype, shape in ordered:
-        size = math.prod(shape) * size_of(dtype)
-        listed[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + size]}
+    for _, size, name, dtype, shape in group:
+        listed[name] = {"dtype": dtype, "shape": shape, "data_offsets": (place, place + size)}
         place += size
     text = json.dumps(listed, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > LONGEST:
+        raise CheckpointError(
+            f"The {len(group)} tensors of {file} take a header of {len(text)} bytes, and the format allows {LONGEST}; "
+            "ask for smaller shards."
+        )
     header = struct.pack("<Q", len(text)) + text
     slots = {}
     start = len(header)
-    for name, dtype, shape in ordered:
-        size = math.prod(shape) * size_of(dtype)
-        slots[name] = Slot(file, start, size, dtype, tuple(shape))
+    for _, size, name, dtype, shape in group:
+        slots[name] = Slot(file, start, size, dtype, shape)
         start += size
     return Shard(file, header, start), slots

@@ -7,6 +7,9 @@ from pathlib import Path
 from umaf.errors import CheckpointError, ModelError
 
 _WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+_PICKLES = ["pytorch_model*.bin"]
+# Other forms of the same weights, which many repositories hold beside those that are asked for.
+_UNWANTED = ["*/*", "consolidated*", "*.fp16*", "*.fp32*", "*.bf16*"]
 
 
 def locate(name: str, *, allow_pickle: bool = False, revision: str | None = None) -> Path:
@@ -14,7 +17,7 @@ def locate(name: str, *, allow_pickle: bool = False, revision: str | None = None
 
     Args:
         name: "zoo:NAME", a path, or a hub id.
-        allow_pickle: fetch .bin files too.
+        allow_pickle: fetch .bin files where there is nothing else.
         revision: branch, tag or commit of a hub id.
 
     Raises:
@@ -39,7 +42,16 @@ def locate(name: str, *, allow_pickle: bool = False, revision: str | None = None
         raise CheckpointError(
             f"The model {name} was asked for, but there is no such folder or file; check the path."
         )
-    return _fetch(name, [*_WANTED, *(["*.bin"] if allow_pickle else [])], revision)
+    if place.parent.is_dir():
+        # A mistyped path must not be told to a hub.
+        raise CheckpointError(
+            f"The model {name} was asked for, and the folder {place.parent} has no {place.name}; check the path, or "
+            f"fetch a model of that name with `hf download {name}` and name the folder it gives."
+        )
+    found = _fetch(name, _WANTED, revision)
+    if allow_pickle and not any(found.glob("*.safetensors")):
+        found = _fetch(name, _WANTED + _PICKLES, revision)
+    return found
 
 
 def _fetch(name: str, wanted: list[str], revision: str | None) -> Path:
@@ -47,7 +59,9 @@ def _fetch(name: str, wanted: list[str], revision: str | None) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
+        )
     except GatedRepoError as problem:
         raise CheckpointError(
             f"{name} is gated; ask for access on its page, and log in with `hf auth login`."

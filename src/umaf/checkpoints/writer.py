@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import mmap
+import errno
 import os
 import shutil
 import threading
@@ -17,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umaf.checkpoints.checkpoint import INDEX, release
-from umaf.checkpoints.draft import JOURNAL
+from umaf.checkpoints.checkpoint import INDEX
+from umaf.checkpoints.digest import Digest
 from umaf.checkpoints.dtypes import torch_dtype
-from umaf.checkpoints.layout import Layout
+from umaf.checkpoints.journal import Journal
+from umaf.checkpoints.layout import Layout, Slot
+from umaf.checkpoints.pages import Pages
 from umaf.errors import OutputError
 from umaf.files import write_json
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 24
 
 
 class Slots:
@@ -37,7 +36,7 @@ class Slots:
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
-        self._maps: dict[str, mmap.mmap] = {}
+        self._maps: dict[str, Pages] = {}
         self._lock = threading.Lock()
 
     def slot(self, name: str) -> Tensor:
@@ -46,31 +45,31 @@ class Slots:
         dtype = torch_dtype(place.dtype)
         if not place.size:
             return torch.empty(0, dtype=dtype)
-        count = place.size // dtype.itemsize
-        return torch.frombuffer(self._map(place.file), dtype=dtype, count=count, offset=place.start)
+        return self._pages(place.file).tensor(place.start, place.size // dtype.itemsize, dtype)
 
     def release(self, name: str) -> None:
-        """Let the pages of a tensor go from this process."""
+        """Let the pages of a tensor go from this process; small tensors go together."""
         place = self.layout.slots[name]
         if place.size and place.file in self._maps:
-            release(self._maps[place.file], place.start, place.size)
+            self._maps[place.file].release(place.start, place.size)
 
     def checksum(self, name: str) -> int:
         """CRC-32 of a tensor's bytes."""
         place = self.layout.slots[name]
-        if not place.size:
-            return 0
-        with memoryview(self._map(place.file)) as pages:
-            return zlib.crc32(pages[place.start : place.start + place.size])
+        found, end = 0, place.start + place.size
+        with self._pages(place.file).view() as view:
+            for start in range(place.start, end, _BLOCK):
+                with view[start : min(start + _BLOCK, end)] as block:
+                    found = zlib.crc32(block, found)
+        return found
 
-    def _map(self, file: str) -> mmap.mmap:
+    def _pages(self, file: str) -> Pages:
         pages = self._maps.get(file)
         if pages is None:
             with self._lock:
                 pages = self._maps.get(file)
                 if pages is None:
-                    with (self.folder / file).open("r+b") as opened:
-                        pages = self._maps[file] = mmap.mmap(opened.fileno(), 0)
+                    pages = self._maps[file] = Pages(self.folder / file, write=True)
         return pages
 
 
@@ -78,7 +77,8 @@ class Writer(Slots):
     """A checkpoint that is being written.
 
     Every file has its full length and its header from the start, so a full disk is found before the first number is
-    computed. A journal lists what is whole, with a checksum, so that an interrupted run can go on.
+    computed. A journal lists what is whole, with a checksum, so that an interrupted run can go on; it is locked, so
+    that two runs never write to one draft.
 
     Args:
         folder: the draft.
@@ -90,30 +90,25 @@ class Writer(Slots):
         whole: names of tensors that are whole.
 
     Raises:
-        OutputError: the disk is full, or the draft is of something else.
+        OutputError: the disk is full, another run writes here, or the draft is of something else.
     """
 
     def __init__(self, folder: Path, layout: Layout, *, resume: bool = False, key: str = "") -> None:
         super().__init__(folder, layout)
         self.whole: set[str] = set()
-        noted = self._noted(key) if resume else None
-        if noted is None:
-            self._allocate()
+        self._journal = Journal(folder)
         try:
-            self._journal = (folder / JOURNAL).open("a" if noted is not None else "w", encoding="utf-8")
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            raise OutputError(
-                f"{folder} cannot be written ({problem.strerror}); is another run writing?"
-            ) from problem
-        if noted is None:
-            self._note({"key": key})
-        else:
-            self.whole = {
-                name
-                for name, checksum in noted.items()
-                if name in layout.slots and self.checksum(name) == checksum
-            }
+            noted = self._noted(key) if resume else None
+            if noted is None:
+                self._allocate()
+                self._journal.clear()
+                self._journal.note({"key": key})
+            else:
+                self._check(noted)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._digests = _digests(layout)
 
     def done(self, name: str, note: Mapping[str, Any] | None = None) -> None:
         """Say that a tensor is whole; its pages leave this process.
@@ -121,12 +116,17 @@ class Writer(Slots):
         Args:
             name: of the tensor.
             note: anything to be kept in the journal with it.
+
+        Raises:
+            OutputError: the disk is full.
         """
         checksum = self.checksum(name)
-        self.release(name)
         with self._lock:
+            self._journal.note({**(note or {}), "tensor": name, "checksum": checksum})
             self.whole.add(name)
-            self._note({"tensor": name, "checksum": checksum, **(note or {})})
+        file = self.layout.slots[name].file
+        self._digests[file].advance(self._pages(file), self.whole)
+        self.release(name)
 
     def close(self) -> dict[str, str]:
         """End the writing. Where every tensor is whole: flush, write the index, and remove the journal.
@@ -140,38 +140,27 @@ class Writer(Slots):
         complete = len(self.whole) == len(self.layout.slots)
         try:
             sums = {shard.name: self._seal(shard.name) for shard in self.layout.shards} if complete else {}
-            self._maps.clear()
             if complete and self.layout.index is not None:
                 write_json(self.folder / INDEX, self.layout.index)
-            self._journal.close()
-            if complete:
-                (self.folder / JOURNAL).unlink()
+            self._journal.close(remove=complete)
         except OSError as problem:
             raise OutputError(
                 f"{self.folder} cannot be written ({problem.strerror}); make room."
             ) from problem
+        finally:
+            self._maps.clear()
+            self._journal.close()
         return sums
 
     def _seal(self, file: str) -> str:
-        found = hashlib.sha256()
+        found = self._digests[file].finish(self._pages(file), self.whole)
         with (self.folder / file).open("rb") as opened:
-            while block := opened.read(_BLOCK):
-                found.update(block)
             os.fsync(opened.fileno())
-        return found.hexdigest()
-
-    def _note(self, row: Mapping[str, Any]) -> None:
-        self._journal.write(json.dumps(row) + "\n")
-        self._journal.flush()
+        return found
 
     def _noted(self, key: str) -> dict[str, int] | None:
-        """Read the journal of an interrupted run; None where it ended before anything could be kept."""
-        rows = []
-        try:
-            for line in (self.folder / JOURNAL).read_text(encoding="utf-8").splitlines():
-                rows.append(json.loads(line))
-        except (OSError, ValueError):
-            pass  # the last line of a killed run may be half a line
+        """Read what an interrupted run noted; None where nothing can be kept."""
+        rows = self._journal.read()
         if not rows:
             return None
         if rows[0].get("key") != key:
@@ -179,34 +168,71 @@ class Writer(Slots):
                 f"{self.folder} is the beginning of another result: the recipe or an input has changed; run it without "
                 "--resume."
             )
-        sizes = {shard.name: shard.size for shard in self.layout.shards}
-        if any(_size(self.folder / name) != size for name, size in sizes.items()):
+        if not all(
+            _begun(self.folder / shard.name, shard.header, shard.size) for shard in self.layout.shards
+        ):
             return None
-        return {row["tensor"]: row["checksum"] for row in rows[1:] if "tensor" in row}
+        return {row["tensor"]: row["checksum"] for row in rows[1:] if {"tensor", "checksum"} <= row.keys()}
+
+    def _check(self, noted: Mapping[str, int]) -> None:
+        for name in sorted(noted.keys() & self.layout.slots.keys(), key=self._position):
+            if self.checksum(name) == noted[name]:
+                self.whole.add(name)
+            self.release(name)
+
+    def _position(self, name: str) -> tuple[str, int]:
+        place = self.layout.slots[name]
+        return place.file, place.start
 
     def _allocate(self) -> None:
+        for path in (*self.folder.glob("*.safetensors"), self.folder / INDEX):
+            path.unlink(missing_ok=True)  # of a draft that was laid out otherwise
         wanted = sum(shard.size for shard in self.layout.shards)
         try:
             for shard in self.layout.shards:
                 with (self.folder / shard.name).open("wb") as file:
-                    _reserve(file.fileno(), shard.size)
+                    _reserve(file.fileno(), shard.size, self.folder)
                     file.write(shard.header)
         except OSError as problem:
-            free = shutil.disk_usage(self.folder).free
             for shard in self.layout.shards:
                 (self.folder / shard.name).unlink(missing_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            self._journal.close(remove=True)
             raise OutputError(
                 f"The result takes {wanted} bytes, and {self.folder.parent} does not take them ({problem.strerror}, "
                 f"{free} free); make room, or write it elsewhere."
             ) from problem
 
 
-def _reserve(file: int, size: int) -> None:
+def _digests(layout: Layout) -> dict[str, Digest]:
+    places: dict[str, list[tuple[str, Slot]]] = {shard.name: [] for shard in layout.shards}
+    for name, place in layout.slots.items():
+        places[place.file].append((name, place))
+    return {
+        shard.name: Digest(
+            shard.header, sorted(places[shard.name], key=lambda one: (one[1].start, one[1].size))
+        )
+        for shard in layout.shards
+    }
+
+
+def _begun(path: Path, header: bytes, size: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size == size and file.read(len(header)) == header
+    except OSError:
+        return False
+
+
+def _reserve(file: int, size: int, folder: Path) -> None:
+    """Give a file its length and the disk's promise to hold it: a map on a full disk kills whoever writes to it."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.truncate(file, size)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+        try:
+            os.posix_fallocate(file, 0, size)
+            return
+        except OSError as problem:
+            if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.truncate(file, size)

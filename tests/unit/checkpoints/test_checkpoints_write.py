@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from umaf.checkpoints import Slots, Writer, begin, draft_of, finish, lay_out, open_checkpoint
-from umaf.checkpoints.draft import JOURNAL
+from umaf.checkpoints.journal import JOURNAL
 from umaf.errors import CheckpointError, OutputError
 
 TENSORS = [
