@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from umaf.errors import NumericalError
+
+Rank: TypeAlias = int | Literal["auto"]
+"""A rank, or "auto": whatever is enough."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def svd(x: LowRank) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def truncate(
-    x: LowRank, rank: int | Literal["auto"] = "auto", *, energy: float | None = None
+    x: LowRank, rank: Rank = "auto", *, energy: float | None = None
 ) -> tuple[LowRank, float]:
     """Give the nearest delta of a lower rank; a and b share the singular values evenly.
 
