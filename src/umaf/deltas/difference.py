@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -15,6 +15,9 @@ from umaf.errors import CheckpointError, NumericalError
 
 CHUNK = 1 << 20
 """Entries compared at a time."""
+
+OUTSIDE = "outside"
+"""The layer of tensors that are in none."""
 
 _BLOCK = re.compile(r"^(?:(.*?)\.)?(\d+)\.(.*)$")
 
@@ -51,6 +54,7 @@ class Difference:
         tensors: in the order of the first checkpoint's files.
         layers: by numbered block, the rest under "outside".
         kinds: by module, whatever the layer: "self_attn.q_proj.weight".
+        cells: by layer and kind at once, without what lies outside of layers.
         only_first: names the second lacks.
         only_second: names the first lacks.
         reshaped: (name, shape in the first, shape in the second); these are not compared.
@@ -60,6 +64,7 @@ class Difference:
     tensors: tuple[Change, ...]
     layers: tuple[Change, ...]
     kinds: tuple[Change, ...]
+    cells: Mapping[tuple[str, str], Change]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
@@ -125,6 +130,7 @@ def difference(
         tuple(_change(name, [one]) for name, one in sums.items()),
         _grouped(sums, lambda name: layer_and_kind(name)[0]),
         _grouped(sums, lambda name: layer_and_kind(name)[1]),
+        _cells(sums),
         tuple(name for name in first.entries if name not in second.entries),
         tuple(name for name in second.entries if name not in first.entries),
         tuple(
@@ -146,7 +152,7 @@ def layer_and_kind(name: str) -> tuple[str, str]:
     """
     found = _BLOCK.match(name)
     if found is None:
-        return "outside", name
+        return OUTSIDE, name
     prefix, number, rest = found.groups()
     return f"{prefix}.{number}" if prefix else number, re.sub(r"(?<=\.)\d+(?=\.)", "*", rest)
 
@@ -215,8 +221,19 @@ def _grouped(sums: dict[str, _Sums], key: Callable[[str], str]) -> tuple[Change,
     return tuple(_change(name, groups[name]) for name in sorted(groups, key=_natural))
 
 
+def _cells(sums: dict[str, _Sums]) -> dict[tuple[str, str], Change]:
+    groups: dict[tuple[str, str], list[_Sums]] = {}
+    for name, one in sums.items():
+        groups.setdefault(layer_and_kind(name), []).append(one)
+    return {
+        (layer, kind): _change(f"{layer}.{kind}", parts)
+        for (layer, kind), parts in groups.items()
+        if layer != OUTSIDE
+    }
+
+
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort 10 after 9, and what lies outside of the blocks last."""
-    if name == "outside":
+    if name == OUTSIDE:
         return [(2, 0, "")]
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]

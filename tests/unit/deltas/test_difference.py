@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from umaf.checkpoints import open_checkpoint
-from umaf.deltas import difference as room
 from umaf.deltas.difference import difference, layer_and_kind
 from umaf.errors import CheckpointError, NumericalError
 
@@ -41,7 +42,7 @@ def pair(tmp_path):
 
 
 def test_numbers_are_those_of_whole_tensors(pair, monkeypatch):
-    monkeypatch.setattr(room, "CHUNK", 64)
+    monkeypatch.setattr(sys.modules["umaf.deltas.difference"], "CHUNK", 64)
     a, b, first, second = pair
     found = {change.name: change for change in difference(a, b).tensors}
     for name, change in found.items():
@@ -64,6 +65,8 @@ def test_groups_and_what_only_one_has(pair):
     ]
     kinds = {one.name: one for one in found.kinds}
     assert (kinds["mlp.up_proj.weight"].entries, kinds["mlp.up_proj.weight"].changed) == (1200, 0.25)
+    assert found.cells["model.layers.0", "mlp.up_proj.weight"].changed == 0.5
+    assert len(found.cells) == 3
     assert (found.only_first, found.only_second) == (("old",), ("new",))
     assert found.reshaped == (("wider", (2,), (3,)),)
     assert found.total.entries == 1200 + 20 + 140
