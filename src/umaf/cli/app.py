@@ -21,10 +21,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
     "compress": ("umaf.cli.compress", "Pack experts of one base into a store that gives each of them back."),
-    "restore": ("umaf.cli.restore", "Write an expert of a store, or a mixture of its experts, as a checkpoint."),
+    "restore": (
+        "umaf.cli.restore",
+        "Write an expert of a store, or a mixture of its experts, as a checkpoint.",
+    ),
     "merge": ("umaf.cli.merge", "Merge checkpoints and adapters by a recipe."),
     "methods": ("umaf.cli.methods", "List the merge methods, or print what one does."),
     "card": ("umaf.cli.card", "Print the model card of a merge."),
+    "diff": ("umaf.cli.diff", "Show what changed between two checkpoints, and where."),
+    "extract-lora": ("umaf.cli.extract_lora", "Turn what an expert changed in its base into a LoRA."),
     "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf."),
     "doctor": ("umaf.cli.doctor", "Show versions, devices, and what is installed and found."),
 }
@@ -55,7 +60,7 @@ def load(name: str) -> Any:
             f"The command {name!r} was asked for, but this installation of umaf {__version__} does not have it; "
             "update umaf."
         )
-    found = getattr(import_module(module), name)
+    found = getattr(import_module(module), name.replace("-", "_"))
     if isinstance(found, typer.Typer):
         app = found
     else:
