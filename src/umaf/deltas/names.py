@@ -110,7 +110,10 @@ class Names:
 def _spellings(name: str) -> list[str]:
     """Give other names of a tensor in files: without the prefix of the model inside, and with older words."""
     first, _, rest = name.partition(".")
-    others = [name.replace(".mlp.gate.weight", ".block_sparse_moe.gate.weight")]
+    others = [
+        name.replace(".mlp.gate.weight", ".block_sparse_moe.gate.weight"),
+        name.replace("predictions.decoder.bias", "predictions.bias"),
+    ]
     if first in _PREFIXES:
         others.append(rest)
     return others
