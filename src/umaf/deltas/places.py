@@ -83,7 +83,8 @@ def places_of(checkpoint: Checkpoint) -> list[Place]:
         >>> places[0].name, places[0].kind, len(places[0].tensors)
         ('model.layers.0.mlp.experts.gate_up_proj', 'parameter', 4)
     """
-    kind = str((checkpoint.config or {}).get("model_type", ""))
+    config = checkpoint.config or {}
+    kind, tied = str(config.get("model_type", "")), bool(config.get("tie_word_embeddings"))
     experts: dict[str, dict[int, dict[str, str]]] = {}
     found: dict[str, Place | None] = {}
     for name, entry in checkpoint.entries.items():
@@ -93,7 +94,7 @@ def places_of(checkpoint: Checkpoint) -> list[Place]:
             found.setdefault(whole, None)
         elif _STACK.match(name) and len(entry.shape) == 3:
             found[name] = Place(name, "parameter", ((name,),), kind in _TRANSPOSED_EXPERTS)
-        elif _is_linear(name, entry.shape):
+        elif _is_linear(name, entry.shape) and not (tied and _HEAD.search(name)):
             module = name_in_memory(checkpoint, name).removesuffix(".weight")
             found[module] = Place(module, "linear", ((name,),), is_conv1d(name, checkpoint.config))
     return [place or _stacked(name, experts[name]) for name, place in found.items()]

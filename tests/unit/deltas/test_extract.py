@@ -120,3 +120,36 @@ def test_mistakes(pair, tmp_path):
         with pytest.raises(AdapterError, match="at least 1"):
             Amount(**wrong)
     assert not (tmp_path / "out").exists()
+
+
+def written(folder, config, names):
+    folder.mkdir()
+    save_file({name: torch.zeros(4, 6) for name in names}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("tied", "found"), [(True, ["model.layers.0.up"]), (False, ["lm_head", "model.layers.0.up"])]
+)
+def test_a_head_counts_where_it_is_its_own(tmp_path, tied, found):
+    names = ("model.layers.0.up.weight", "lm_head.weight", "model.embed_tokens.weight")
+    checkpoint = written(tmp_path / "m", {"model_type": "llama", "tie_word_embeddings": tied}, names)
+    assert sorted(place.name for place in places_of(checkpoint)) == found
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("GPT2LMHeadModel", "transformer."), ("GPT2Model", "")])
+def test_a_file_of_the_bare_model_has_the_names_of_the_model_with_a_head(tmp_path, kind, prefix):
+    config = {"model_type": "gpt2", "architectures": [kind]}
+    checkpoint = written(tmp_path / "m", config, ["h.0.attn.c_attn.weight", "wte.weight"])
+    (place,) = places_of(checkpoint)
+    assert (place.name, place.transposed) == (f"{prefix}h.0.attn.c_attn", True)
+
+
+def test_stacks_of_a_file_are_stacks_of_the_adapter(tmp_path):
+    base = {"model.layers.0.mlp.experts.down_proj": torch.zeros(3, 5, 4)}
+    expert = {name: torch.randn(3, 5, 1) @ torch.randn(3, 1, 4) for name in base}
+    first, second = opened(tmp_path / "b.safetensors", base), opened(tmp_path / "e.safetensors", expert)
+    found = extract_lora(second, first, tmp_path / "out", amount=Amount(1))
+    assert [(row.name, row.rank, row.error < 1e-5) for row in found.modules] == [(*base, 1, True)]
+    assert read_adapter(tmp_path / "out").targets[next(iter(base))].delta.shape == (3, 5, 4)
