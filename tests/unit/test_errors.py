@@ -17,6 +17,7 @@ TREE = {
     "TaskError": LookupError,
     "AdapterError": ValueError,
     "FingerprintError": ValueError,
+    "CheckpointError": ValueError,
     "OutputError": OSError,
     "NumericalError": ArithmeticError,
     "ConfigError": ValueError,
