@@ -19,9 +19,10 @@ from typing import Literal
 
 import torch
 
-from umaf.checkpoints import Writer, begin, finish, identity, lay_out
+from umaf.checkpoints import Writer, begin, finish, lay_out
 from umaf.errors import ConfigError, OutputError, UmafError
 from umaf.merging.crew import Crew, Measures, Progress, measure_models, spans
+from umaf.merging.identities import identity_of
 from umaf.merging.jobs import Plan
 from umaf.merging.output import complete
 from umaf.merging.vocabulary import align, read_alignment
@@ -65,7 +66,7 @@ def execute(
     report = progress or (lambda what, entries: None)
     alignment = read_alignment(plan)
     plan = align(plan, alignment)
-    identities = [identity(one.checkpoint) for one in plan.models]
+    identities = [identity_of(one) for one in plan.models]
     layout = lay_out([(job.name, job.dtype, job.shape) for job in plan.jobs], shard_bytes=shard_bytes)
     draft = begin(out, resume=resume)
     try:
@@ -107,7 +108,7 @@ def key_of(plan: Plan, identities: Sequence[str]) -> str:
         ]
         for job in plan.jobs
     ]
-    models = [[str(one.ref), identity] for one, identity in zip(plan.models, identities, strict=True)]
+    models = [[str(one.ref), known] for one, known in zip(plan.models, identities, strict=True)]
     tokenizer = None if plan.tokenizer is None else plan.tokenizer.model_dump(mode="json")
     text = json.dumps([jobs, models, plan.recipe.seed, tokenizer], default=str)
     return hashlib.sha256(text.encode()).hexdigest()

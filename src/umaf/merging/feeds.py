@@ -127,7 +127,8 @@ class Fallback:
         count = torch.zeros(last - first, 1)
         for table in self.tables:
             rows, there = table.rows(first, last)
-            total += rows.mul_(there[:, None])
+            # The rows may be a model's own memory map, which nothing must be written to.
+            total += rows * there[:, None]
             count += there[:, None]
         total /= count.clamp_(min=1)
         if self.base is not None:

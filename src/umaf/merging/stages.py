@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from umaf.checkpoints import draft_of, identity
+from umaf.checkpoints import draft_of
 from umaf.errors import ConfigError
 from umaf.merging.crew import Progress
 from umaf.merging.execute import SHARD, execute, key_of
+from umaf.merging.identities import identity_of
 from umaf.merging.jobs import Plan
 from umaf.merging.opening import open_ref
 from umaf.merging.plan import make_plan
@@ -64,7 +65,7 @@ def merge(
     for stage in before:
         plan = plan_one(stage.renamed(folders))
         # A stage that is there was made by this very recipe of these very inputs: its name says so.
-        key = key_of(plan, [identity(one.checkpoint) for one in plan.models])
+        key = key_of(plan, [identity_of(one) for one in plan.models])
         folder = place / f"{stage.name}-{key[:16]}"
         if not folder.exists():
             run(plan, folder, resume=resume and draft_of(folder).is_dir())
