@@ -19,6 +19,7 @@ LERP_ABOVE = 0.9995
 """Cosine above which an arc and its chord are the same to 1.3e-4 of their length, and the chord is taken."""
 
 _TINY, _FLAT = 1e-30, 1e-3
+_ACROSS = 0.03
 
 
 def inner(rows: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def gram(passes: Passes, models: int) -> Tensor:
             blocks = chunk[:, :even].view(models, -1, BLOCK).transpose(0, 1)
             total += inner(blocks).sum(0)
         if even < entries:
-            total += inner(chunk[None, :, even:])[0]
+            total += inner(chunk[None, :, even:].double())[0]
     return total
 
 
@@ -170,7 +171,7 @@ def karcher_shares(products: Tensor, weight: Tensor, *, max_iter: int, tol: floa
         tol: a step shorter than this angle, in radians, ends the search.
 
     Returns:
-        `[model]`. The weights themselves, where directions cancel.
+        `[model]`. The weights themselves, where directions cancel: their mean is shorter than 0.03.
 
     Example:
         >>> karcher_shares(torch.eye(2).double(), torch.ones(2).double(), max_iter=10, tol=1e-5)
@@ -181,7 +182,7 @@ def karcher_shares(products: Tensor, weight: Tensor, *, max_iter: int, tol: floa
     part = torch.where(lengths > 0, weight, 0.0)
     point = part.clone()
     length = (point @ angles @ point).clamp(min=0).sqrt()
-    if length <= _FLAT:
+    if length <= _ACROSS:
         return weight
     point /= length
     part = part / part.sum()
@@ -189,9 +190,9 @@ def karcher_shares(products: Tensor, weight: Tensor, *, max_iter: int, tol: floa
         cosine = (angles @ point).clamp(-1, 1)
         angle = torch.arccos(cosine)
         height = torch.sin(angle)
-        # theta / sin theta: 1 at 0; there is no way to go towards the opposite point.
+        # theta / sin theta: 1 at 0; there is no one way to go towards the opposite point.
         stretch = torch.where(height > 0, angle / torch.where(height > 0, height, 1.0), 1.0)
-        stretch = torch.where((cosine < 0) & (height < _FLAT), 0.0, stretch)
+        stretch = torch.where((cosine < 0) & (height < _ACROSS), 0.0, stretch)
         pull = part * stretch
         step = pull - (pull @ cosine) * point
         reach = (step @ angles @ step).clamp(min=0).sqrt()

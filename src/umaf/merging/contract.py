@@ -85,8 +85,8 @@ class Needs:
             stores; `[model, expert, out, in]` never: experts are handed over one matrix at a time or, if `batched`,
             as `[model, batch, out, in]`). Every other tensor gets the rule `otherwise`.
         otherwise: "mean", "sum" or "base": the rule for tensors that the method is not for.
-        whole: values of options with which a method of the scope "element" wants whole tensors after all, and is not
-            equivariant (angles of each row in place of one for the tensor).
+        whole: values of options with which a method wants whole tensors whatever its scope, and is not equivariant:
+            angles of each row in place of one for the tensor, or a descent that goes entry by entry.
         ground: the function also takes `base`, the base's weights in float32 `[*shape]`, which it leaves as they are;
             only with base "required". It is no option of recipes.
         batched: the function takes leading batch axes between model and out.

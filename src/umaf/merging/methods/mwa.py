@@ -45,8 +45,8 @@ def mwa(
         >>> mwa(torch.eye(2), metric=[1.0, 3.0])
         tensor([0.7500, 0.2500])
 
-    Source: Yu, Choi: Parameter-Efficient Checkpoint Merging via Metrics-Weighted Averaging (2025), arXiv 2504.18580. Its
-    abstract gives the idea and "penalty factor"; the exact formula is a reconstruction.
+    Source: Yu, Choi: Parameter-Efficient Checkpoint Merging via Metrics-Weighted Averaging (2025), arXiv 2504.18580.
+    The abstract gives the idea and the "penalty factor"; the exact formula is a reconstruction.
     """
     return weighted_sum(stack, metric_shares(per_model(metric, stack.shape[0]), better=better, alpha=alpha))
 

@@ -60,7 +60,7 @@ def nuslerp(
     first, second = per_model(weight, 2)
     total = first + second
     t = 0.5 if abs(total) < 1e-8 else second / total
-    if nuslerp_flatten or deltas.ndim == 2 or deltas.numel() == 0:
+    if nuslerp_flatten or deltas.ndim <= 2 or deltas.numel() == 0:
         measured = measured if measured is not None else measure(once(deltas), models=2)
         return weighted_sum(deltas, arc_shares(measured["gram"], t))
     axis = 1 if nuslerp_row_wise else deltas.ndim - 1

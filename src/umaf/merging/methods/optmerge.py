@@ -21,6 +21,7 @@ from umaf.tensors.svd import singular_triplets
         otherwise="mean",
         batched=True,
         equivariant=True,
+        whole={"solver": "adam"},
         breaks={"same": "the start is a sum, and directions that the filter does not reach stay there"},
     ),
     source="Wei et al., OptMerge: Unifying Multimodal LLM Capabilities via Model Merging, ICLR 2026, section 4",

@@ -113,7 +113,7 @@ def _sums(passes: Passes, models: int) -> dict[str, Tensor]:
 
 
 def _products(rows: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    for i, one in enumerate(rows):
+    for i, one in enumerate(rows if rows.numel() else []):
         for j in range(i, len(rows)):
             yield i, j, one * rows[j]
 

@@ -24,6 +24,7 @@ Norm = Literal["squared", "plain"]
         otherwise="mean",
         batched=True,
         equivariant=True,
+        whole={"solver": "adam"},
         breaks={"same": "the start is a sum, and directions that the filter does not reach stay there"},
     ),
     source="Cheng et al., Whoever Started the Interference Should End It, ICML 2025, eq. 11; closed form: SWUDI, 2026",
