@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from umaf.errors import NumericalError
 
@@ -56,6 +57,11 @@ class LowRank:
     def dense(self) -> Tensor:
         """Multiply out: `[*batch, out, in]`."""
         return self.b @ self.a
+
+    def padded(self, rank: int) -> LowRank:
+        """Fill the factors with zeros up to a rank; those that have it already stay as they are."""
+        more = max(0, rank - self.rank)
+        return LowRank(pad(self.a, (0, 0, 0, more)), pad(self.b, (0, more))) if more else self
 
 
 def nothing(shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> LowRank:
@@ -145,9 +151,7 @@ def svd(x: LowRank) -> tuple[Tensor, Tensor, Tensor]:
     return left @ u, s, vt @ right.mT
 
 
-def truncate(
-    x: LowRank, rank: Rank = "auto", *, energy: float | None = None
-) -> tuple[LowRank, float]:
+def truncate(x: LowRank, rank: Rank = "auto", *, energy: float | None = None) -> tuple[LowRank, float]:
     """Give the nearest delta of a lower rank; a and b share the singular values evenly.
 
     Args:
@@ -175,10 +179,8 @@ def truncate(
     kept = rank_of(s, (s.shape[-1], *x.shape[-2:]), energy=energy)
     kept = kept if rank == "auto" else min(rank, kept if energy is not None else s.shape[-1])
     root = s[..., :kept].sqrt()
-    a, b = root.unsqueeze(-1) * vt[..., :kept, :], u[..., :kept] * root.unsqueeze(-2)
-    if kept == 0:  # a delta of rank 0 is written as one of rank 1 that holds zeros
-        a, b = x.a.new_zeros(*s.shape[:-1], 1, x.shape[-1]), x.b.new_zeros(*x.shape[:-1], 1)
-    return LowRank(a, b), relative(s[..., kept:], s)
+    small = LowRank(root.unsqueeze(-1) * vt[..., :kept, :], u[..., :kept] * root.unsqueeze(-2))
+    return small.padded(1), relative(s[..., kept:], s)
 
 
 def rank_of(values: Tensor, sides: Sequence[int], *, energy: float | None = None) -> int:

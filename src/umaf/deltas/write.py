@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
 from umaf.deltas.adapter import WEIGHTS, Target, stack
 from umaf.errors import AdapterError
@@ -152,8 +151,7 @@ def _state(
             module += ".base_layer" if owners.count(module) == 2 and leaf == "gate_up_proj" else ""
         a, b = delta.a, delta.b
         if a.ndim == 3:
-            more = config["r"] - delta.rank
-            a, b = stack(type(delta)(functional.pad(a, (0, 0, 0, more)), functional.pad(b, (0, more))))
+            a, b = stack(delta.padded(config["r"]))
         state[f"base_model.model.{module}.{kinds[0]}"] = a.contiguous()
         state[f"base_model.model.{module}.{kinds[1]}"] = b.contiguous()
         if config["lora_bias"] and target.kind == "linear":
