@@ -84,7 +84,7 @@ def reasoning_vector(
 
     Example:
         >>> recipe = reasoning_vector("org/tuned", trained="org/grpo", untrained="org/sft")
-        >>> [(str(one.model), one.options["weight"]) for one in recipe.models]
+        >>> list((str(one.model), one.options["weight"]) for one in recipe.models)
         [('org/grpo', 1.0), ('org/sft', -1.0)]
 
     Source: reasoning vectors (2025), arXiv 2509.01363: on Qwen2.5 1.5B, GSM8K +2.6, HumanEval +2.2, BBH +12.3 points;
@@ -114,7 +114,7 @@ def negation(
 
     Example:
         >>> recipe = negation("org/base", unwanted="org/insults", weight=0.5)
-        >>> [(str(one.model), one.options["weight"]) for one in recipe.models]
+        >>> list((str(one.model), one.options["weight"]) for one in recipe.models)
         [('org/insults', -0.5)]
 
     Source: Ilharco et al.: Editing Models with Task Arithmetic (2023), arXiv 2212.04089, section 3; for faithful
@@ -146,7 +146,7 @@ def contrast(
 
     Example:
         >>> recipe = contrast("org/good", wanted="org/good", unwanted="org/bad", weight=0.5)
-        >>> [(str(one.model), one.options["weight"]) for one in recipe.models]
+        >>> list((str(one.model), one.options["weight"]) for one in recipe.models)
         [('org/bad', -0.5)]
 
     Source: Choubey et al.: CaPE (2021), arXiv 2110.07166: 16.7 % more dependency-arc entailment on XSum.

@@ -191,6 +191,11 @@ class Recipe(_Frozen):
         """Make the error for a place of the recipe, with file and line where they are known."""
         return ConfigError(located(self.lines, self.file, place) + message)
 
+    @property
+    def of_loras(self) -> bool:
+        """Every model is a LoRA folder by itself, so that the result is one too."""
+        return bool(self.models) and all(one.model.is_lora for one in self.models)
+
     def refs(self) -> tuple[Ref, ...]:
         """List every model that is named, base first, each once."""
         named = [self.base] if self.base else []
@@ -208,7 +213,7 @@ class Recipe(_Frozen):
 
         Example:
             >>> recipe = Recipe(method="linear", models=["first", "org/b"], name="last")
-            >>> [str(ref) for ref in recipe.renamed({"first": "out/first"}).refs()]
+            >>> list(map(str, recipe.renamed({"first": "out/first"}).refs()))
             ['out/first', 'org/b']
         """
 

@@ -70,8 +70,8 @@ def singular_triplets(
     Example:
         >>> import torch
         >>> found = singular_triplets(torch.diag(torch.tensor([1.0, 3.0, 0.0])), 2)
-        >>> [round(value, 4) for value in found.values.tolist()]
-        [3.0, 1.0]
+        >>> found.values.round(decimals=4)
+        tensor([3., 1.])
     """
     if matrix.ndim < 2:
         raise NumericalError(f"singular values need a matrix [out, in], got the shape {list(matrix.shape)}.")
