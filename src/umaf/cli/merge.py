@@ -41,6 +41,7 @@ class MergeConfig(BaseModel):
     allow_pickle: bool = False
     shard_size: str = "5GB"
     seed: int | None = None
+    rank: str | None = None
 
 
 def merge(
@@ -60,11 +61,16 @@ def merge(
     ] = False,
     shard_size: Annotated[str, typer.Option(help="Largest file of the result: 5GB, 500MB.")] = "5GB",
     seed: Annotated[int | None, typer.Option(help="Of methods that draw. [default: the recipe's]")] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="Where only LoRA folders are merged: of the result. [default: auto]")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Merge checkpoints and adapters by a recipe into a folder that transformers loads."""
+    """Merge checkpoints and adapters by a recipe into a folder that transformers loads, or LoRAs into a LoRA."""
     settings = settle(MergeConfig, ctx)
+    if loras(settings, as_json=as_json):
+        return
     if settings.dry_run:
         from umaf.merging.stages import plan_merge
 
@@ -101,6 +107,21 @@ def make(settings: MergeConfig, *, quiet: bool) -> Path:
             seed=settings.seed,
             progress=report,
         )
+
+
+def loras(settings: MergeConfig, *, as_json: bool) -> bool:
+    """Do what the command does where the recipe names nothing but LoRA folders; False where it names models."""
+    from umaf.merging.read import read_stages
+
+    recipe = read_stages(settings.recipe)[-1]
+    if not recipe.of_loras:
+        if settings.rank is not None:
+            raise ConfigError("--rank is for recipes whose models are all LoRA folders; leave it out.")
+        return False
+    from umaf.cli.merged_lora import run
+
+    run(recipe, settings, as_json=as_json)
+    return True
 
 
 def size_of(text: str) -> int:

@@ -52,7 +52,8 @@ def check_recipe(recipe: Recipe) -> Method:
         raise recipe.error(("method",), f"There is no merge method {recipe.method!r}.{hint}")
     method = method_of(recipe.method)
     everywhere = recipe.base is not None or (recipe.slices and all(one.base for one in recipe.slices))
-    if method.needs.base == "required" and not everywhere:
+    # LoRAs are changes already.
+    if method.needs.base == "required" and not (everywhere or recipe.of_loras):
         raise recipe.error(
             ("method",), f"{method.name} works on changes from a base; say which model is the base."
         )

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from umaf.errors import ConfigError
 
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
 
 class Ref(BaseModel):
     """A model, as a recipe names it.
@@ -25,6 +27,14 @@ class Ref(BaseModel):
     path: str
     revision: str | None = None
     lora: tuple[Ref, ...] = ()
+
+    @property
+    def is_lora(self) -> bool:
+        """It is a LoRA folder by itself, without a model that it is put on."""
+        folder = Path(self.path).expanduser()
+        if self.lora or not (folder / "adapter_config.json").is_file():
+            return False
+        return not any((folder / name).is_file() for name in _WEIGHTS)
 
     def __str__(self) -> str:
         """Give it as a recipe writes it: "org/model@main+org/adapter"."""

@@ -15,6 +15,7 @@ from umaf.merging.crew import Progress
 from umaf.merging.execute import SHARD, execute, key_of
 from umaf.merging.identities import identity_of
 from umaf.merging.jobs import Plan
+from umaf.merging.lora_recipe import merge_lora_recipe
 from umaf.merging.opening import open_ref
 from umaf.merging.plan import make_plan
 from umaf.merging.read import read_stages
@@ -35,6 +36,8 @@ def merge(
     progress: Progress | None = None,
 ) -> Path:
     """Merge what a recipe says into a new folder that transformers loads.
+
+    Where every model is a LoRA folder, without a base it is put on, the result is a LoRA folder.
 
     Args:
         recipe: a YAML file in mergekit's form or in umaf's own, a mapping, or a `Recipe`.
@@ -58,6 +61,8 @@ def merge(
     """
     *before, last = with_seed(read_stages(recipe), seed)
     check_apart(out, (*before, last))
+    if last.of_loras:
+        return merge_lora_recipe(last, out, allow_pickle=allow_pickle).folder
     place = stages_of(out)
     folders: dict[str, str] = {}
     plan_one = partial(make_plan, open=partial(open_ref, allow_pickle=allow_pickle))

@@ -1,0 +1,99 @@
+"""Recipes whose models are LoRA folders, without their base: the result is a LoRA folder too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from umaf.deltas.lowrank import Rank
+from umaf.deltas.settings import read_config
+from umaf.merging.lora_modules import on_weights
+from umaf.merging.lowrank import LoraMerge, merge_loras
+from umaf.merging.opening import open_ref
+from umaf.merging.recipe import Filtered, Recipe, Value
+from umaf.merging.reference import Ref
+from umaf.merging.registry import method_of
+
+_UNUSED = ("slices", "dtype", "tokenizer", "chat_template")
+
+
+def merge_lora_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    rank: Rank = "auto",
+    energy: float | None = None,
+    allow_pickle: bool = False,
+) -> LoraMerge:
+    """Merge the LoRA folders that a recipe names; see :func:`umaf.merging.lowrank.merge_loras`.
+
+    Args:
+        recipe: every model is a LoRA folder (`Recipe.of_loras`). Its base may be left out; where it is named, its
+            weights are read only for what needs them, and fetched only then.
+        out: folder to write; it does not exist yet.
+        rank: of the merged modules.
+        energy: share of the squared norm that "auto" holds.
+        allow_pickle: read a base that is stored as pickle too.
+
+    Returns:
+        Ranks and errors.
+
+    Raises:
+        ConfigError: the recipe says what has no meaning for LoRAs, such as a tokenizer or numbers that run over layers.
+        AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
+        CheckpointError: the base cannot be read.
+        OutputError: the folder exists or cannot be written.
+    """
+    for key in _UNUSED:
+        if getattr(recipe, key):
+            raise recipe.error(
+                (key,), f"{key} has no meaning where only LoRA folders are merged; leave it out."
+            )
+    options = _options(recipe)
+    scale = float(options.pop("scale", 1.0))
+    merge = partial(merge_loras, recipe.method, [one.model.path for one in recipe.models], out)
+    if recipe.base is None or not (_at_hand(recipe.base) or _wants_base(recipe)):
+        return merge(rank=rank, energy=energy, seed=recipe.seed, scale=scale, **options)
+    with open_ref(recipe.base, allow_pickle=allow_pickle) as base:
+        return merge(rank=rank, energy=energy, base=base, seed=recipe.seed, scale=scale, **options)
+
+
+def _at_hand(base: Ref) -> bool:
+    """Tell a path, or a model that ships, from a hub id."""
+    return base.path.startswith((".", "/", "~", "zoo:")) or Path(base.path).exists()
+
+
+def _wants_base(recipe: Recipe) -> bool:
+    if on_weights(recipe.method):
+        return True
+    configs = [read_config(Path(one.model.path).expanduser()) for one in recipe.models]
+    # A base that is named says that adapters belong together which call theirs by different names.
+    apart = len({config.get("base_model_name_or_path") for config in configs}) > 1
+    return apart or any(config.get("use_dora") or config.get("modules_to_save") for config in configs)
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe's options as the merge takes them: one number, or one for each model."""
+    found = {name: _plain(recipe, ("options", name), value) for name, value in recipe.options.items()}
+    known = method_of(recipe.method).options
+    own: list[Mapping[str, Value]] = [one.options for one in recipe.models]
+    for name in dict.fromkeys(name for options in own for name in options):
+        default = found.get(name, known[name].default)
+        found[name] = [
+            _plain(recipe, ("models", number, "options", name), options[name]) if name in options else default
+            for number, options in enumerate(own)
+        ]
+    return found
+
+
+def _plain(recipe: Recipe, place: tuple[str | int, ...], value: Value) -> Any:
+    if isinstance(value, tuple) and len(value) == 1:
+        value = value[0].value if isinstance(value[0], Filtered) and value[0].filter == "*" else value
+    if isinstance(value, tuple):
+        raise recipe.error(
+            place,
+            f"{place[-1]} must be one value where only LoRA folders are merged, not one per layer or tensor.",
+        )
+    return value

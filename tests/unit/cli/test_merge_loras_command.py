@@ -1,0 +1,122 @@
+"""`umaf merge` of LoRA folders alone: the result is a LoRA folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from umaf.cli import main
+from umaf.deltas import LowRank, Target, read_adapter, write_adapter
+from umaf.errors import ConfigError
+from umaf.merging.stages import merge
+
+UP = "model.layers.0.mlp.up_proj"
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    deltas = [LowRank(torch.randn(2, 8), torch.randn(12, 2)) for _ in range(2)]
+    for name, delta in zip("ab", deltas, strict=True):
+        write_adapter(name, {UP: Target("linear", delta)}, base="org/base")
+    return [delta.dense() for delta in deltas]
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(recipe, *words, code=0):
+        (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe))
+        with pytest.raises(SystemExit) as end:
+            main(["merge", "recipe.yml", *words])
+        shown = capsys.readouterr()
+        assert end.value.code == code, shown.err
+        return shown.out if code == 0 else shown.err
+
+    return run
+
+
+def recipe(method, **more):
+    return {"umaf": 1, "method": method, "models": ["a", "b"], **more}
+
+
+def test_weights_of_the_recipe_and_of_models_hold(two, run):
+    models = [{"model": "a", "options": {"weight": 2.0}}, "b"]
+    found = json.loads(
+        run(recipe("task_arithmetic", models=models, options={"weight": 0.5, "scale": 3.0}), "out", "--json")
+    )
+    delta = read_adapter("out").targets[UP].delta
+    torch.testing.assert_close(delta.dense(), 3 * (2 * two[0] + 0.5 * two[1]), atol=1e-4, rtol=0)
+    assert found["modules"][0]["exact"] and found["error"] < 1e-5
+
+
+def test_rank_is_kept_and_its_error_told(two, run):
+    out = run(recipe("task_arithmetic"), "out", "--rank", "1")
+    assert read_adapter("out").targets[UP].delta.rank == 1
+    error = (read_adapter("out").targets[UP].delta.dense() - sum(two)).norm() / sum(two).norm()
+    assert f"{float(error):.1%}" in out and "as factors" in out
+
+
+def test_methods_on_entries_are_merged_densely(two, run):
+    found = json.loads(run(recipe("ties", options={"density": 0.5}), "out", "--rank", "8", "--json"))
+    assert not found["modules"][0]["exact"]
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    def refuse(*_, **__):
+        pytest.fail("the hub was asked")
+
+    monkeypatch.setattr("umaf.merging.lora_recipe.open_ref", refuse)
+
+
+def test_mergekit_wants_a_base_named_and_it_is_not_fetched(two, run, no_hub):
+    models = [{"model": "a"}, {"model": "b", "parameters": {"weight": 0.5}}]
+    run({"merge_method": "task_arithmetic", "base_model": "org/base", "models": models}, "out")
+    delta = read_adapter("out").targets[UP].delta.dense()
+    assert read_adapter("out").base == "org/base"
+    torch.testing.assert_close(delta, two[0] + 0.5 * two[1], atol=1e-4, rtol=0)
+
+
+def test_a_base_that_is_a_path_must_be_there(two, run):
+    told = run(recipe("ties", base="./nowhere"), "out", code=1)
+    assert "nowhere" in told
+
+
+def test_from_python(two):
+    assert merge(recipe("tsv_m"), "out").name == "out"
+    assert UP in read_adapter("out").targets
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "says"),
+    [
+        ({"tokenizer": "union"}, ("out",), "tokenizer"),
+        ({"options": {"weight": [0.1, 0.9]}}, ("out",), "one value"),
+        ({}, ("out", "--rank", "many"), "whole number"),
+        ({}, ("out", "--dry-run"), "--dry-run"),
+        ({}, ("a/in",), "lies in the model"),
+        ({}, (), "needs a folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(two, run, more, words, says):
+    told = run(recipe("task_arithmetic", **more), *words, code=1)
+    assert says in told and len(told.strip().splitlines()) == 1
+
+
+def test_a_rank_is_for_loras_only(two, run):
+    told = run({"umaf": 1, "method": "linear", "models": ["./x", "./y"]}, "out", "--rank", "3", code=1)
+    assert "--rank" in told
+
+
+def test_of_a_model_and_a_lora_it_is_said_how_to_write_it(two, run):
+    told = run({"umaf": 1, "method": "linear", "models": ["a", "zoo:llama-1m"]}, "out", code=1)
+    assert "BASE+a" in told
+
+
+def test_methods_on_weights_want_their_base(two):
+    with pytest.raises(ConfigError, match="base"):
+        merge(recipe("slerp", options={"t": 0.5}), "out")
