@@ -1,6 +1,6 @@
 """Merging against mergekit and against the floor, side by side: CPU, wall, memory, growth, and error.
 
-    python -m benchmarks.speed [--runs 3] [--quick] [--part merges|growth|lora|spectral …]
+    python -m benchmarks.speed [--runs 3] [--part merges growth lora spectral] [--only-summary]
 
 Every pair of runs stands side by side in time, on one thread each, with warm pages; figures are ratios of medians of
 pairs, and their interval is the smallest and largest pair. Checkpoints are made by the benchmark (about 5 GB for the
@@ -10,6 +10,7 @@ merges, 12 GB for the growth) under out/speed, and stay there.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -35,8 +36,16 @@ EXPERTS = 4
 DENSE, SORTED = ("linear", "task_arithmetic", "slerp", "model_stock", "karcher"), (
     "ties", "sce", "dare_linear", "dare_ties", "breadcrumbs_ties", "della",
 )  # fmt: skip
-REPEATED = ("linear", "task_arithmetic", "slerp", "model_stock", "ties", "sce")
-"""Merges that are measured as often as asked; the others, which take mergekit minutes, once."""
+SMALL, LARGE = GROWTH[0], HALF
+MERGES = (
+    *(("linear", LARGE, True), ("ties", SMALL, True), ("sce", SMALL, True)),
+    *((method, LARGE, True) for method in ("task_arithmetic", "slerp", "model_stock")),
+    *((method, SMALL, True) for method in ("dare_linear", "dare_ties", "breadcrumbs_ties", "della")),
+    *((method, LARGE, False) for method in ("ties", "sce", "karcher")),
+)
+"""Method, size of the checkpoints, and whether it is measured as often as asked, or once. mergekit takes minutes for the
+methods that sort at the larger size, so they are repeated at the smaller, where its start-up weighs more on its side
+and umaf's more on umaf's."""
 PARTS = ("merges", "growth", "lora", "spectral")
 
 
@@ -69,31 +78,27 @@ def umaf_merge(file: Path, out: Path) -> Cost:
     return merge_cost([Path(sys.executable).with_name("umaf"), "merge", file, "--workers", "1"], out)
 
 
-def merges(runs: int, size: Size) -> dict[str, list[dict]]:
-    """Run every method by both programs, and the floor, in turns."""
-    models = write_models(size, EXPERTS, WORK)
-    for path in models:  # warm pages
-        for file in path.glob("*.safetensors"):
-            file.read_bytes()
-    found: dict[str, list[dict]] = {}
-    for method in (*DENSE, *SORTED):
+def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
+    """Run every method by both programs, and the floor, in turns; what is measured is kept as it comes."""
+    found: list[dict] = []
+    for method, size, repeated in plan:
+        models = write_models(size, EXPERTS, WORK)
+        for path in models:  # warm pages
+            for file in path.glob("*.safetensors"):
+                file.read_bytes()
         file = written(method, models)
-        for _ in range(runs if method in REPEATED else 1):
-            pair = {
-                "umaf": vars(umaf_merge(file, WORK / "umaf")),
-                "mergekit": vars(merge_cost([mergekit(), file], WORK / "mergekit")),
-            }
+        for _ in range(runs if repeated else 1):
+            pair: dict = {"method": method, "parameters": size.parameters}
+            pair["umaf"] = vars(umaf_merge(file, WORK / "umaf"))
+            pair["mergekit"] = vars(merge_cost([mergekit(), file], WORK / "mergekit"))
             if method == "linear":
                 floor = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed_floor", *models]
                 pair["floor"] = vars(merge_cost(floor, WORK / "floor"))
-            found.setdefault(method, []).append(pair)
-            print(
-                method,
-                {name: {k: round(v, 2) for k, v in cost.items()} for name, cost in pair.items()},
-                flush=True,
-            )
-        if method == "ties":
-            found["ties_error"] = [ties_error(models, WORK / "umaf", WORK / "mergekit")]
+            if method == "ties":
+                pair["error"] = ties_error(models, WORK / "umaf", WORK / "mergekit")
+            found.append(pair)
+            write_json(WORK / "merges.json", found)
+            print(json.dumps(pair), flush=True)
     return found
 
 
@@ -117,24 +122,26 @@ def growth(runs: int, sizes: Sequence[Size], counts: Sequence[int]) -> dict[str,
 
 def headline(numbers: dict) -> dict[str, Figure]:
     """Compute the figures from whatever has been measured."""
-    pairs, figures = numbers.get("merges", {}), {}
+    pairs, figures = numbers.get("merges", []), {}
     for method in (*DENSE, *SORTED):
         aim = ">= 3" if method in DENSE else ">= 10"
-        for kind in ("wall", "cpu"):
-            ratios = [one["mergekit"][kind] / one["umaf"][kind] for one in pairs.get(method, ())]
-            figures[f"ratio.{method}.{kind}"] = _figure(ratios, aim)
-    every = [pair for method in (*DENSE, *SORTED) for pair in pairs.get(method, ())]
+        for size, name in ((LARGE, method), (SMALL, f"{method}.small")):
+            own = [one for one in pairs if (one["method"], one["parameters"]) == (method, size.parameters)]
+            for kind in ("wall", "cpu"):
+                if own or size is LARGE:
+                    ratios = [one["mergekit"][kind] / one["umaf"][kind] for one in own]
+                    figures[f"ratio.{name}.{kind}"] = _figure(ratios, aim)
+    large = [one for one in pairs if one["parameters"] == LARGE.parameters]
     figures["ratio.memory.peak"] = _figure(
-        [p["mergekit"]["memory"] / p["umaf"]["memory"] for p in every], ">= 3"
+        [p["mergekit"]["memory"] / p["umaf"]["memory"] for p in large], ">= 3"
     )
-    figures["memory.peak"] = _figure([p["umaf"]["memory"] for p in every], None)
-    floors = [one["umaf"]["cpu"] / one["floor"]["cpu"] for one in pairs.get("linear", ())]
-    figures["floor.linear"] = _figure(floors, "<= 2")
-    walls = [one["umaf"]["wall"] / one["floor"]["wall"] for one in pairs.get("linear", ())]
-    figures["floor.linear.wall"] = _figure(walls, "<= 2")
-    for name in ("umaf", "mergekit"):
-        errors = [one[name] for one in pairs.get("ties_error", ())]
-        figures["error.ties.float64" + ("" if name == "umaf" else ".mergekit")] = _figure(errors, None)
+    figures["memory.peak"] = _figure([p["umaf"]["memory"] for p in large], None)
+    floors = [one for one in pairs if "floor" in one]
+    for kind, name in (("cpu", "floor.linear"), ("wall", "floor.linear.wall")):
+        figures[name] = _figure([one["umaf"][kind] / one["floor"][kind] for one in floors], "<= 2")
+    errors = [one["error"] for one in pairs if "error" in one]
+    for program, name in (("umaf", ""), ("mergekit", ".mergekit"), ("rounding", ".rounding")):
+        figures[f"error.ties.float64{name}"] = _figure([one[program] for one in errors], None)
     lora = numbers.get("lora", [])
     figures["ratio.lora_svd"] = _figure([one["peft"]["cpu"] / one["umaf"]["cpu"] for one in lora], ">= 50")
     figures["error.lora_svd"] = _figure([one["umaf"]["error"] for one in lora], None)
@@ -176,38 +183,38 @@ def main() -> None:
     """Measure the asked parts, write a record, and show the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small checkpoints; its figures are not kept")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only-summary", action="store_true", help="of what was measured last, part by part")
     asked = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    size, sizes = (GROWTH[0], GROWTH[:2]) if asked.quick else (HALF, GROWTH)
     makers = {
-        "merges": lambda: merges(asked.runs, size),
-        "growth": lambda: growth(2, sizes, (2, 4, 8, 16)),
+        "merges": lambda: merges(asked.runs, MERGES),
+        "growth": lambda: growth(2, GROWTH, (2, 4, 8, 16)),
         "lora": lambda: lora_pairs(asked.runs),
         "spectral": lambda: spectral_pairs(asked.runs),
     }
-    numbers = {part: makers[part]() for part in PARTS if part in asked.part}
-    figures = headline(numbers)
-    config = {
-        "peer": f"mergekit {PEER}",
-        "parameters": size.parameters,
-        "experts": EXPERTS,
-        "runs": asked.runs,
-    }
-    record = new_record(
-        "speed", config=config, numbers={"figures": {n: vars(f) for n, f in figures.items()}, **numbers}
+    for part in PARTS:
+        if part in asked.part and not asked.only_summary:
+            write_json(WORK / f"{part}.json", makers[part]())
+    files = {part: WORK / f"{part}.json" for part in PARTS}
+    summarise(
+        {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}, asked.runs
     )
-    if asked.quick:
-        write_json(WORK / "quick.json", record.model_dump())
-    else:
-        HOME.mkdir(parents=True, exist_ok=True)
-        write_record(HOME / f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}.json", record)
-        write_summary(HOME / "summary.json", figures)
+
+
+def summarise(numbers: dict, runs: int) -> None:
+    """Write record and summary, and print the figures."""
+    figures = headline(numbers)
+    config = {"peer": f"mergekit {PEER}", "experts": EXPERTS, "runs": runs, "parameters": LARGE.parameters}
+    shown = {name: vars(figure) for name, figure in figures.items()}
+    record = new_record("speed", config=config, numbers={"figures": shown, **numbers})
+    HOME.mkdir(parents=True, exist_ok=True)
+    write_record(HOME / f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}.json", record)
+    write_summary(HOME / "summary.json", figures)
     table = Table("figure", "value", "lowest", "highest", "n", "aim", title="merging: speed")
     for name, figure in figures.items():
-        shown = ["" if one is None else f"{one:.3g}" for one in (figure.value, figure.low, figure.high)]
-        table.add_row(name, *shown, str(figure.n), str("" if figure.aim is None else figure.aim))
+        cells = ["" if one is None else f"{one:.3g}" for one in (figure.value, figure.low, figure.high)]
+        table.add_row(name, *cells, str(figure.n), str("" if figure.aim is None else figure.aim))
     Console().print(table)
 
 
