@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-merge bench-speed clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -33,6 +33,12 @@ zoo: $(STAMP)
 
 bench-first-light: $(STAMP)
 	$(BIN)/python -m benchmarks.first_light
+
+bench-merge: $(STAMP)
+	$(BIN)/python -m benchmarks.merge
+
+bench-speed: $(STAMP)
+	$(BIN)/python -m benchmarks.speed
 
 clean:
 	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis
