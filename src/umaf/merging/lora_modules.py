@@ -179,7 +179,7 @@ def exactly(module: Module, setting: Setting) -> tuple[LowRank, float, float]:
         cores, left, right = joint(own)
         core = _run(rule, cores, module.work, own[0].shape) * setting.scale
         if len(shown[0]) == 1:
-            return _from_core(setting, core, left, right)
+            return _from_core(setting, core, left, right, inputs=cores)
         # The rows of the other matrices stay zero.
         below = [b.new_zeros(*b.shape[:-1], core.shape[-1]) for b in shown[0]]
         below[number] = left @ core
@@ -204,9 +204,17 @@ def _run(rule: Rule, cores: Tensor, work: Work, shape: Sequence[int]) -> Tensor:
     return function(cores, **keywords)
 
 
-def _from_core(setting: Setting, core: Tensor, left: Tensor, right: Tensor) -> tuple[LowRank, float, float]:
+def _from_core(
+    setting: Setting, core: Tensor, left: Tensor, right: Tensor, *, inputs: Tensor
+) -> tuple[LowRank, float, float]:
     """Split a merged core into factors of the rank that is asked for: only the core is decomposed."""
     u, s, vt = torch.linalg.svd(core, full_matrices=False)
+    # What is left where deltas cancel is rounding.
+    size = abs(setting.scale) * float(torch.linalg.vector_norm(inputs))
+    floor = 4 * torch.finfo(s.dtype).eps * core.shape[-1] ** 0.5 * size
+    s = torch.where(s > floor, s, 0.0)
+    if not bool(s.any()):
+        return nothing((*core.shape[:-2], left.shape[-2], right.shape[-1])), 0.0, 0.0
     kept = rank_of(s, (left.shape[-2], right.shape[-1]), energy=setting.energy)
     rank = setting.amount.rank
     kept = kept if rank == "auto" else min(rank, kept)
