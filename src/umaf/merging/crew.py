@@ -15,6 +15,7 @@ from torch import Tensor
 from umaf.merging.bind import bind, has_lora, release
 from umaf.merging.jobs import Job, Plan
 from umaf.merging.rules import asked_by
+from umaf.merging.sink import Files, Target
 from umaf.merging.work import CHUNK, Room, Work, divisible, measured, merge_into, rule_of
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Crew:
 
     def __init__(self, plan: Plan, writer: Writer, measures: Measures, report: Progress) -> None:
         self.plan, self.writer, self.measures, self.report = plan, writer, measures, report
+        self.files = Files(writer.folder, writer.layout)
         self._lock = threading.Lock()
         self._left: dict[int, int] = {}
         self._rooms = threading.local()
@@ -141,6 +143,10 @@ class Crew:
         for batch in batches:
             for span in batch:
                 self._left[span.job] = self._left.get(span.job, 0) + 1
+        with self.files:
+            self._share(batches, workers)
+
+    def _share(self, batches: Sequence[Sequence[Span]], workers: int) -> None:
         if workers == 1:
             for batch in batches:
                 self.merge(batch)
@@ -161,23 +167,24 @@ class Crew:
             room = self._rooms.room = Room()
         for span in batch:
             job = self.plan.jobs[span.job]
-            merge_span(self.plan, span, self.writer.slot(job.name), room=room, measures=self.measures)
+            merge_span(self.plan, span, self.files.place(job.name), room=room, measures=self.measures)
             with self._lock:
                 self._left[span.job] -= 1
                 last = not self._left[span.job]
+            # Behind every run: what another worker still reads of the tensor comes back from the disk's cache.
+            release(self.plan, [job])
             if last:
                 self.writer.done(job.name)
-                release(self.plan, [job])
             self.report(job.name, span.last - span.first)
 
 
-def merge_span(plan: Plan, span: Span, target: Tensor, *, room: Room, measures: Measures) -> None:
+def merge_span(plan: Plan, span: Span, target: Target, *, room: Room, measures: Measures) -> None:
     """Merge a run of entries of one job into the result.
 
     Args:
         plan: the plan.
         span: which entries.
-        target: the whole tensor of the result, `[numel]`.
+        target: the place of the whole tensor of the result.
         room: memory of the worker.
         measures: what was measured over the whole model.
     """

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from umaf.checkpoints import Checkpoint, Layout, Slots, Writer, open_checkpoint
+from umaf.checkpoints import Checkpoint, Layout, Writer, open_checkpoint
 from umaf.errors import ConfigError, UmafError
 from umaf.merging.bind import release
 from umaf.merging.crew import Measures, Progress, Span, merge_span
 from umaf.merging.jobs import Opened, Plan
+from umaf.merging.sink import Files
 from umaf.merging.work import Room
 
 if TYPE_CHECKING:
@@ -154,13 +155,13 @@ def merge_batch(packed: Packed, batch: Sequence[Span]) -> UmafError | None:
         for ref, (path, _), loras in zip(refs, packed.folders, packed.loras, strict=True)
     )
     plan = replace(packed.plan, models=models)
-    slots, room = Slots(packed.draft, packed.layout), Room()
+    room = Room()
     try:
-        for span in batch:
-            job = plan.jobs[span.job]
-            merge_span(plan, span, slots.slot(job.name), room=room, measures=packed.measures)
-            slots.release(job.name)
-            release(plan, [job])
+        with Files(packed.draft, packed.layout) as files:
+            for span in batch:
+                job = plan.jobs[span.job]
+                merge_span(plan, span, files.place(job.name), room=room, measures=packed.measures)
+                release(plan, [job])
     except UmafError as problem:
         return problem
     return None

@@ -21,6 +21,7 @@ from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.merging.feeds import Feed, Flat, blame
 from umaf.merging.jobs import Job, Parts
 from umaf.merging.rules import Rule, asked_by, rule_for
+from umaf.merging.sink import Memory, Target
 from umaf.merging.views import join, pieces
 from umaf.seeds import derive
 
@@ -156,7 +157,7 @@ def measured(works: Sequence[Work], room: Room) -> Mapping[str, Tensor] | None:
 
 def merge_into(
     work: Work,
-    target: Tensor,
+    target: Tensor | Target,
     *,
     room: Room | None = None,
     measure: Mapping[str, Tensor] | None = None,
@@ -167,7 +168,7 @@ def merge_into(
 
     Args:
         work: what is merged.
-        target: `[numel]`, in the dtype of the result; may be a memory map.
+        target: `[numel]`, in the dtype of the result, or the place of one.
         room: memory of this worker.
         measure: what a pass over the whole model gave; None where the method needs none.
         first: where to begin, a multiple of `CHUNK`; only for what is `divisible`.
@@ -184,6 +185,7 @@ def merge_into(
         tensor([0.5000, 0.5000], dtype=torch.bfloat16)
     """
     rule, room = rule_of(work), room or Room()
+    target = Memory(target) if isinstance(target, Tensor) else target
     last = work.numel if last is None else last
     if rule.function is None:
         _copy(work, rule.name, target, first, last)
@@ -195,12 +197,12 @@ def merge_into(
         _whole(work, target, room, measure=measure)
 
 
-def _copy(work: Work, name: str, target: Tensor, first: int, last: int) -> None:
+def _copy(work: Work, name: str, target: Target, first: int, last: int) -> None:
     source, *others = (work.base,) if name == "base" and work.base is not None else work.rows
     floating = target.dtype.is_floating_point
     for start in range(first, last, CHUNK):
         stop = min(start + CHUNK, last)
-        chunk = target[start:stop]
+        chunk = target.take(start, stop)
         if isinstance(source, Flat):
             chunk.copy_(source.flat[start:stop])
         else:
@@ -213,6 +215,7 @@ def _copy(work: Work, name: str, target: Tensor, first: int, last: int) -> None:
                     f"{work.name} cannot be averaged, and models differ in it: {source.where} and {other.where}; "
                     "leave one of them out."
                 )
+        target.give(start, stop)
 
 
 def _same(one: Feed, other: Feed, start: int, stop: int) -> bool:
@@ -262,7 +265,7 @@ def _generator(work: Work, rule: Rule, number: int) -> np.random.Generator:
 
 
 def _by_chunks(
-    work: Work, target: Tensor, room: Room, *, measure: Mapping[str, Tensor] | None, first: int, last: int
+    work: Work, target: Target, room: Room, *, measure: Mapping[str, Tensor] | None, first: int, last: int
 ) -> None:
     rule = rule_of(work)
     keywords, function = _keywords_of(work, rule, measure), rule.function
@@ -274,10 +277,10 @@ def _by_chunks(
         if rule.needs.ground:
             keywords["base"] = base
         result = function(stack, **keywords)  # type: ignore[misc]
-        _store(work, result, base, target[start:stop])
+        _store(work, result, base, target=target, start=start, stop=stop)
 
 
-def _whole(work: Work, target: Tensor, room: Room, *, measure: Mapping[str, Tensor] | None) -> None:
+def _whole(work: Work, target: Target, room: Room, *, measure: Mapping[str, Tensor] | None) -> None:
     rule = rule_of(work)
     keywords, function = _keywords_of(work, rule, measure), rule.function
     for number, (start, shape, view) in enumerate(_ranges(work, rule)):
@@ -301,7 +304,8 @@ def _whole(work: Work, target: Tensor, room: Room, *, measure: Mapping[str, Tens
         for begin in range(start, stop, CHUNK):
             end = min(begin + CHUNK, stop)
             base = _ground(work, begin, end, room.stack(len(work.rows), end - begin)[1])
-            _store(work, result[begin - start : end - start], base, target[begin:end])
+            piece = result[begin - start : end - start]
+            _store(work, piece, base, target=target, start=begin, stop=end)
 
 
 def _ranges(work: Work, rule: Rule) -> Iterator[tuple[int, tuple[int, ...], Parts]]:
@@ -319,11 +323,11 @@ def _ranges(work: Work, rule: Rule) -> Iterator[tuple[int, tuple[int, ...], Part
         yield expert * size, shape, parts
 
 
-def _store(work: Work, result: Tensor, base: Tensor | None, target: Tensor) -> None:
+def _store(work: Work, result: Tensor, base: Tensor | None, *, target: Target, start: int, stop: int) -> None:
     """Scale, add the base, look for what is no number, and round into the target."""
-    if result.shape != target.shape:
+    if result.shape != (stop - start,):
         raise ConfigError(
-            f"{work.name}: {work.method} gave {list(result.shape)} for {list(target.shape)}; a method gives the shape "
+            f"{work.name}: {work.method} gave {list(result.shape)} for {[stop - start]}; a method gives the shape "
             "of one row of its stack."
         )
     if work.scale != 1.0:
@@ -334,9 +338,10 @@ def _store(work: Work, result: Tensor, base: Tensor | None, target: Tensor) -> N
         raise NumericalError(
             f"{work.name}: {work.method} made NaN or infinity out of finite weights; look at its options."
         )
-    target.copy_(result)
-    if target.dtype in _NARROW and not bool(torch.isfinite(target.float()).all()):
+    chunk = target.take(start, stop).copy_(result)
+    if chunk.dtype in _NARROW and not bool(torch.isfinite(chunk.float()).all()):
         raise NumericalError(
-            f"{work.name} has entries beyond the range of {str(target.dtype).removeprefix('torch.')}; "
+            f"{work.name} has entries beyond the range of {str(chunk.dtype).removeprefix('torch.')}; "
             "write it as bfloat16 or float32."
         )
+    target.give(start, stop)
