@@ -38,7 +38,7 @@ def open_net(kind, base=None):
         )
 
 
-def make(kind, folder, seed, **options):
+def make(kind, folder, seed, *, base=None, **options):
     """Write an adapter full of noise through PEFT."""
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def make(kind, folder, seed, **options):
             "use_rslora": seed == 1,
             **options,
         }
-        net = get_peft_model(open_net(kind), LoraConfig(**settings))
+        net = get_peft_model(open_net(kind, base), LoraConfig(**settings))
         torch.manual_seed(seed)
         with torch.no_grad():
             for name, parameter in net.named_parameters():
@@ -238,3 +238,41 @@ def test_modules_saved_whole(tmp_path):
         loaded = PeftModel.from_pretrained(open_net("llama", tmp_path / "base"), str(tmp_path / "out"))
         result = loaded.load_adapter(str(tmp_path / "out"), adapter_name="again")
     assert not [key for key in result.missing_keys if "again" in key] and not result.unexpected_keys
+
+
+@pytest.mark.parametrize("method", ["mean", "ties", "tsv_m"])
+def test_embeddings_heads_and_routers(method, tmp_path):
+    """Tables and heads are no matrices of layers: a method for matrices leaves them to its fallback."""
+    with quiet():
+        net = open_net("mixtral")
+        net.config.tie_word_embeddings = False
+        net.lm_head.weight = torch.nn.Parameter(net.lm_head.weight.detach() * 0.5)
+        net.save_pretrained(tmp_path / "base")
+    made = []
+    for seed in (0, 1):
+        options = {
+            "target_modules": ["q_proj", "embed_tokens", "lm_head"],
+            "target_parameters": ["mlp.gate.weight"],
+        }
+        made.append(make("mixtral", tmp_path / str(seed), seed, base=tmp_path / "base", **options))
+    settings = {"density": 0.9} if method == "ties" else {}
+    found = merge_loras(method, made, tmp_path / "out", rank=128 if settings else "auto", **settings)
+    names = {module.name for module in found.modules}
+    assert {"model.embed_tokens", "lm_head", "model.layers.0.mlp.gate.weight"} <= names
+    assert any("base's weights" in note for note in found.notes)
+    base = open_checkpoint(tmp_path / "base")
+    own, merged = [lora(folder, base) for folder in made], lora(tmp_path / "out", base)
+    weights = {name: torch.zeros(base.entries[name].shape) for name in own[0]}
+    states = [{name: one.apply(name, base.read(name)) - base.read(name) for name in weights} for one in own]
+    wanted = merge_states(method, states, base=weights, config=base.config, **settings)
+    got = {name: merged.apply(name, base.read(name)) - base.read(name) for name in merged}
+    assert distance(got, wanted) < 1e-3
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = PeftModel.from_pretrained(open_net("mixtral", tmp_path / "base"), str(tmp_path / "out"))
+        result = loaded.load_adapter(str(tmp_path / "out"), adapter_name="again")
+        assert not [key for key in result.missing_keys if "again" in key] and not result.unexpected_keys
+        loaded.merge_and_unload().save_pretrained(tmp_path / "merged")
+    after = open_checkpoint(tmp_path / "merged")
+    for name in base.entries:
+        assert torch.allclose(after.read(name), base.read(name) + got.get(name, 0), atol=1e-5), name

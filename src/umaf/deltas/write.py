@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,7 @@ def adapter_config(
         for name, target in sorted(targets.items())
         if name not in stacked and target.delta.rank != rank
     }
-    # A pattern is a regular expression, tried from the first on; a name in full, with a start, fits only itself.
-    patterns = {f"^{name.replace('.', chr(92) + '.')}": value for name, value in odd.items()}
+    patterns = {_pattern(name, targets): value for name, value in odd.items()}
     parameters = sorted(name for name, target in targets.items() if target.kind == "parameter")
     return {
         "peft_type": "LORA",
@@ -129,6 +129,12 @@ def adapter_config(
         "use_dora": False,
         "inference_mode": True,
     }
+
+
+def _pattern(name: str, targets: Mapping[str, Target]) -> str:
+    """Give a pattern that fits one name: the name itself, which old versions of PEFT know too, where no other ends so."""
+    clash = any(other.endswith(f".{name}") for other in targets)
+    return f"^{re.escape(name)}" if clash else name
 
 
 def _state(

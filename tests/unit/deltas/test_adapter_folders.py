@@ -61,6 +61,15 @@ def test_what_is_written_is_read(tmp_path):
     assert "org/base" in (folder / "README.md").read_text()
 
 
+def test_names_that_end_alike_keep_their_ranks(tmp_path):
+    ranks = {"layers.0.up": 1, "inner.layers.0.up": 2, "layers.1.up": 3, "layers.11.up": 4}
+    targets = {name: Target("linear", some(rank, rank)) for name, rank in ranks.items()}
+    found = read_adapter(write_adapter(tmp_path / "adapter", targets))
+    assert {name: target.delta.rank for name, target in found.targets.items()} == ranks
+    patterns = found.config["rank_pattern"]
+    assert "layers.1.up" in patterns and "layers.0.up" not in patterns
+
+
 def test_equal_updates_give_equal_files(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

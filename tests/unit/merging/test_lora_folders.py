@@ -9,10 +9,11 @@ import sys
 import pytest
 import torch
 
-from umaf.deltas import LowRank, Target, add, read_adapter, write_adapter
+from umaf.deltas import Adapter, LowRank, Target, add, read_adapter, write_adapter
 from umaf.errors import AdapterError, ConfigError, OutputError, UmafError
 from umaf.merging.lowrank import merge_loras
 from umaf.merging.registry import METHODS, method_of
+from umaf.merging.same_base import check_mergeable
 from umaf.merging.thin import Thin
 
 NAME = "model.layers.0.mlp.up_proj"
@@ -123,6 +124,20 @@ def test_shapes_of_different_bases(tmp_path):
     other = write_adapter(tmp_path / "other", {NAME: Target("linear", some(3, 2, (9, 6)))})
     with pytest.raises(AdapterError, match=r"\[8, 6\].*\[9, 6\]"):
         merge_loras("mean", [one, other], tmp_path / "out")
+
+
+def test_what_factors_cannot_hold_is_refused():
+    rows = (torch.tensor([1]), torch.ones(1, 4))
+    with pytest.raises(AdapterError, match="replaces rows of embed"):
+        check_mergeable([Adapter("x", {}, {}, tokens={"embed": rows})], None)
+    with pytest.raises(AdapterError, match=r"trains up\.bias"):
+        check_mergeable([Adapter("x", {"bias": "all"}, {}, whole={"up.bias": torch.ones(2)})], None)
+    copies = [
+        Adapter(str(value), {}, {}, frozen={"embed.weight": torch.full((2,), value)}) for value in (0.0, 1.0)
+    ]
+    with pytest.raises(AdapterError, match="bases differ"):
+        check_mergeable(copies, None)
+    assert len(check_mergeable(copies[:1], None)) == 1
 
 
 def test_a_folder_that_exists(tmp_path):
