@@ -66,27 +66,24 @@ def gram(passes: Passes, models: int) -> Tensor:
         tensor([[25.,  3.],
                 [ 3.,  1.]], dtype=torch.float64)
     """
+    total = _gram(passes, models, torch.float32)
+    if not bool(torch.isfinite(total).all()) or bool((total.diagonal() < _TINY).any()):
+        # Squares beyond the range of float32, or below it.
+        total = _gram(passes, models, torch.float64)
+    return (total + total.T) / 2
+
+
+def _gram(passes: Passes, models: int, dtype: torch.dtype) -> Tensor:
     total = torch.zeros(models, models, dtype=torch.float64)
     for _, chunk in passes():
-        entries = chunk.shape[1]
-        even = entries - entries % BLOCK
+        even = chunk.shape[1] - chunk.shape[1] % BLOCK
         if even:
-            blocks = chunk[:, :even].view(models, -1, BLOCK).transpose(0, 1)
-            total += inner(blocks).sum(0)
-        if even < entries:
-            total += inner(chunk[None, :, even:].double())[0]
+            blocks = chunk[:, :even].view(models, -1, BLOCK).transpose(0, 1).to(dtype)
+            total += torch.bmm(blocks, blocks.transpose(1, 2)).sum(0, dtype=torch.float64)
+        if even < chunk.shape[1]:
+            rest = chunk[:, even:].double()
+            total += rest @ rest.T
     return total
-
-
-def measure(passes: Passes, *, models: int) -> dict[str, Tensor]:
-    """Measure the inner products, as `gram` `[model, model]`.
-
-    Example:
-        >>> from umaf.merging.contract import once
-        >>> measure(once(torch.tensor([[3.0, 4.0]])), models=1)
-        {'gram': tensor([[25.]], dtype=torch.float64)}
-    """
-    return {"gram": gram(passes, models)}
 
 
 def norms(products: Tensor) -> Tensor:

@@ -9,9 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.angles import karcher_shares, measure
-from umaf.merging.contract import Needs, PerModel, Span, merge_method, once
+from umaf.merging.angles import gram, karcher_shares
+from umaf.merging.contract import Needs, Passes, PerModel, Span, merge_method, once
 from umaf.merging.parts import per_model, weighted_sum
+
+
+def measure(
+    passes: Passes, *, models: int, weight: PerModel = 1.0, max_iter: int = 10, tol: float = 1e-5
+) -> dict[str, Tensor]:
+    """Measure the angles, and give the `share` of each model, `[model]`.
+
+    Example:
+        >>> measure(once(torch.eye(2)), models=2)
+        {'share': tensor([0.7071, 0.7071], dtype=torch.float64)}
+    """
+    shares = torch.tensor(per_model(weight, models), dtype=torch.float64)
+    if float(shares.sum()) <= 0:
+        shares = torch.ones_like(shares)
+    return {"share": karcher_shares(gram(passes, models), shares, max_iter=max_iter, tol=tol)}
 
 
 @merge_method(
@@ -45,7 +60,7 @@ def karcher(
         weight: of each model; only proportions matter.
         max_iter: most steps.
         tol: a step |T| shorter than this, in radians, ends the search.
-        measured: `gram` `[model, model]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> karcher(torch.eye(3))
@@ -54,9 +69,7 @@ def karcher(
     Source: Karcher: Riemannian center of mass and mollifier smoothing (1977); for weights, mergekit's karcher, which
     calculates in the dtype of the file and has equal weights only.
     """
-    models = stack.shape[0]
-    measured = measured if measured is not None else measure(once(stack), models=models)
-    shares = torch.tensor(per_model(weight, models), dtype=torch.float64)
-    if float(shares.sum()) <= 0:
-        shares = torch.ones_like(shares)
-    return weighted_sum(stack, karcher_shares(measured["gram"], shares, max_iter=max_iter, tol=tol))
+    if measured is None:
+        models = stack.shape[0]
+        measured = measure(once(stack), models=models, weight=weight, max_iter=max_iter, tol=tol)
+    return weighted_sum(stack, measured["share"])

@@ -7,9 +7,20 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.angles import inner, measure, stock_ratio
-from umaf.merging.contract import Needs, merge_method, once
+from umaf.merging.angles import gram, inner, stock_ratio
+from umaf.merging.contract import Needs, Passes, merge_method, once
 from umaf.merging.parts import weighted_sum
+
+
+def measure(passes: Passes, *, models: int) -> dict[str, Tensor]:
+    """Measure the angles, and give the `share` of each model, `[model]`.
+
+    Example:
+        >>> import torch
+        >>> measure(once(torch.tensor([[1.0, 0.0], [1.0, 1.0]])), models=2)
+        {'share': tensor([0.4142, 0.4142], dtype=torch.float64)}
+    """
+    return {"share": (stock_ratio(gram(passes, models)) / models).expand(models)}
 
 
 @merge_method(
@@ -39,7 +50,7 @@ def model_stock(
         deltas: models minus base.
         filter_wise: one angle for each output (row) of a matrix in place of one for the tensor; for tensors of four
             axes or more, each filter. A vector is one row.
-        measured: `gram` `[model, model]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> import torch
@@ -56,4 +67,4 @@ def model_stock(
         ratio = stock_ratio(inner(rows.transpose(0, 1))).to(deltas.dtype)
         return mean.view(rows.shape[1:]).mul_(ratio[:, None]).view(deltas.shape[1:])
     measured = measured if measured is not None else measure(once(deltas), models=models)
-    return weighted_sum(deltas, float(stock_ratio(measured["gram"])) / models)
+    return weighted_sum(deltas, measured["share"])

@@ -8,9 +8,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.angles import direction_shares, measure
-from umaf.merging.contract import Needs, PerModel, merge_method, once
+from umaf.merging.angles import direction_shares, gram
+from umaf.merging.contract import Needs, Passes, PerModel, merge_method, once
 from umaf.merging.parts import per_model, weighted_sum
+
+
+def measure(
+    passes: Passes, *, models: int, weight: PerModel = 1.0, normalize_weights: bool = True
+) -> dict[str, Tensor]:
+    """Measure the angles, and give the `share` of each model, `[model]`.
+
+    Example:
+        >>> measure(once(torch.eye(2)), models=2)
+        {'share': tensor([0.7071, 0.7071], dtype=torch.float64)}
+    """
+    shares = torch.tensor(per_model(weight, models), dtype=torch.float64)
+    if normalize_weights and abs(float(shares.sum())) >= 1e-8:
+        shares = shares / shares.sum()
+    return {"share": direction_shares(gram(passes, models), shares)}
 
 
 @merge_method(
@@ -43,7 +58,7 @@ def multislerp(
         weight: of each model.
         normalize_weights: divide weights by their sum, where that is not 0.
         eps: changes nothing; mergekit keeps it from dividing by 0, here such tensors get the weighted sum.
-        measured: `gram` `[model, model]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> multislerp(torch.eye(3))
@@ -52,9 +67,7 @@ def multislerp(
     Source: mergekit's multislerp (2025). mergekit calculates in the dtype of the file, gives one model unscaled
     whatever its weight, and NaN for weights that add up to 0.
     """
-    models = deltas.shape[0]
-    measured = measured if measured is not None else measure(once(deltas), models=models)
-    shares = torch.tensor(per_model(weight, models), dtype=torch.float64)
-    if normalize_weights and abs(float(shares.sum())) >= 1e-8:
-        shares = shares / shares.sum()
-    return weighted_sum(deltas, direction_shares(measured["gram"], shares))
+    if measured is None:
+        models = deltas.shape[0]
+        measured = measure(once(deltas), models=models, weight=weight, normalize_weights=normalize_weights)
+    return weighted_sum(deltas, measured["share"])

@@ -7,9 +7,27 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.angles import arc_shares, inner, measure
-from umaf.merging.contract import Needs, PerModel, merge_method, once
+from umaf.merging.angles import arc_shares, gram, inner
+from umaf.merging.contract import Needs, Passes, PerModel, merge_method, once
 from umaf.merging.parts import per_model, weighted_sum
+
+
+def measure(passes: Passes, *, models: int, weight: PerModel = 1.0) -> dict[str, Tensor]:
+    """Measure the angle, and give the `share` of each model, `[2]`.
+
+    Example:
+        >>> import torch
+        >>> measure(once(torch.eye(2)), models=2)
+        {'share': tensor([0.7071, 0.7071], dtype=torch.float64)}
+    """
+    return {"share": arc_shares(gram(passes, models), _place(weight))}
+
+
+def _place(weight: PerModel) -> float:
+    """Tell how far along the arc two weights are."""
+    first, second = per_model(weight, 2)
+    total = first + second
+    return 0.5 if abs(total) < 1e-8 else second / total
 
 
 @merge_method(
@@ -47,7 +65,7 @@ def nuslerp(
         nuslerp_flatten: one angle for each tensor. If off, one for each vector along the last axis.
         nuslerp_row_wise: without flattening, vectors along the first axis in place of the last (mergekit's program,
             whose text says the opposite).
-        measured: `gram` `[2, 2]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> import torch
@@ -57,17 +75,14 @@ def nuslerp(
     Source: mergekit's nuslerp after Shoemake: Animating rotation with quaternion curves (SIGGRAPH 1985). mergekit
     calculates in the dtype of the file and counts a delta of 0 as orthogonal to the other.
     """
-    first, second = per_model(weight, 2)
-    total = first + second
-    t = 0.5 if abs(total) < 1e-8 else second / total
     if nuslerp_flatten or deltas.ndim <= 2 or deltas.numel() == 0:
-        measured = measured if measured is not None else measure(once(deltas), models=2)
-        return weighted_sum(deltas, arc_shares(measured["gram"], t))
+        measured = measured if measured is not None else measure(once(deltas), models=2, weight=weight)
+        return weighted_sum(deltas, measured["share"])
     axis = 1 if nuslerp_row_wise else deltas.ndim - 1
     vectors = deltas.movedim(axis, -1)
     *kept, length = vectors.shape[1:]
     rows = vectors.reshape(2, -1, length)
-    shares = arc_shares(inner(rows.transpose(0, 1)), t).to(deltas.dtype)
+    shares = arc_shares(inner(rows.transpose(0, 1)), _place(weight)).to(deltas.dtype)
     merged = rows[0] * shares[:, :1]
     merged.addcmul_(rows[1], shares[:, 1:])
     return merged.view(*kept, length).movedim(-1, axis - 1).contiguous()

@@ -8,9 +8,22 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.angles import LERP_ABOVE, arc_shares, measure
-from umaf.merging.contract import Needs, Span, merge_method, once
+from umaf.merging.angles import LERP_ABOVE, arc_shares, gram
+from umaf.merging.contract import Needs, Passes, Span, merge_method, once
 from umaf.merging.parts import weighted_sum
+
+
+def measure(
+    passes: Passes, *, models: int, t: float = 0.5, lerp_above: float = LERP_ABOVE
+) -> dict[str, Tensor]:
+    """Measure the angle, and give the `share` of each model, `[2]`.
+
+    Example:
+        >>> import torch
+        >>> measure(once(torch.eye(2)), models=2)
+        {'share': tensor([0.7071, 0.7071], dtype=torch.float64)}
+    """
+    return {"share": arc_shares(gram(passes, models), t, lerp_above=lerp_above)}
 
 
 @merge_method(
@@ -42,7 +55,7 @@ def slerp(
         t: 0 is the first model, 1 the second.
         lerp_above: cosine above which the chord is taken; 1 takes the arc always. They differ by 1.3e-4 at most above
             0.9995.
-        measured: `gram` `[2, 2]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> import torch
@@ -52,5 +65,6 @@ def slerp(
     Source: Shoemake: Animating rotation with quaternion curves (SIGGRAPH 1985); for weights, mergekit. mergekit takes
     the chord for nearly opposite directions too, and counts a tensor of zeros as orthogonal to the other.
     """
-    measured = measured if measured is not None else measure(once(stack), models=stack.shape[0])
-    return weighted_sum(stack, arc_shares(measured["gram"], t, lerp_above=lerp_above))
+    if measured is None:
+        measured = measure(once(stack), models=2, t=t, lerp_above=lerp_above)
+    return weighted_sum(stack, measured["share"])
