@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def adapter_config(
         for name, target in sorted(targets.items())
         if name not in stacked and target.delta.rank != rank
     }
-    patterns = {_pattern(name, targets): value for name, value in odd.items()}
+    # A pattern fits every name that ends in it; where another does, only a regular expression says which is meant.
+    ends = _ends(targets)
+    patterns = {f"^{re.escape(name)}" if name in ends else name: rank for name, rank in odd.items()}
     parameters = sorted(name for name, target in targets.items() if target.kind == "parameter")
     return {
         "peft_type": "LORA",
@@ -131,10 +133,10 @@ def adapter_config(
     }
 
 
-def _pattern(name: str, targets: Mapping[str, Target]) -> str:
-    """Give a pattern that fits one name: the name itself, which old versions of PEFT know too, where no other ends so."""
-    clash = any(other.endswith(f".{name}") for other in targets)
-    return f"^{re.escape(name)}" if clash else name
+def _ends(names: Iterable[str]) -> set[str]:
+    """Collect what names end in, after any of their dots."""
+    parts = [name.split(".") for name in names]
+    return {".".join(one[start:]) for one in parts for start in range(1, len(one))}
 
 
 def _state(
