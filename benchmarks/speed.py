@@ -44,8 +44,7 @@ MERGES = (
     *((method, LARGE, False) for method in ("ties", "sce", "karcher")),
 )
 """Method, size of the checkpoints, and whether it is measured as often as asked, or once. mergekit takes minutes for
-the methods that sort at the larger size, so they are repeated at the smaller, where its start-up weighs more on its side
-and umaf's more on umaf's."""
+the methods that sort at the larger size, so they are repeated at the smaller, where the start-up of both weighs more."""
 PARTS = ("merges", "growth", "lora", "spectral")
 
 
