@@ -73,13 +73,13 @@ def widen(
 
 def _changes(deltas: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
     """Give the change of length and 1 - cosine of each column, both `[model, ..., in]`."""
-    before = ground.norm(dim=-2)
+    before = ground.square().sum(-2).sqrt()
     longer, turned = [], []
     for delta in deltas:
         # In terms of the delta: |W|, its square difference to |W_0| and the cosine lose no digits where it is small.
         along = (ground * delta).sum(-2)
         square = delta.square().sum(-2)
-        after = (ground + delta).norm(dim=-2)
+        after = (before.square() + 2 * along + square).clamp(min=0).sqrt()
         longer.append(((2 * along + square) / (after + before).clamp(min=1e-30)).abs())
         both = before * after
         aside = (square * before.square() - along.square()).clamp(min=0)
