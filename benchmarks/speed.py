@@ -43,8 +43,8 @@ MERGES = (
     *((method, SMALL, True) for method in ("dare_linear", "dare_ties", "breadcrumbs_ties", "della")),
     *((method, LARGE, False) for method in ("ties", "sce", "karcher")),
 )
-"""Method, size of the checkpoints, and whether it is measured as often as asked, or once. mergekit takes minutes for
-the methods that sort at the larger size, so they are repeated at the smaller, where the start-up of both weighs more."""
+"""Method, size of the checkpoints, and whether it is measured as often as asked, or once. At the larger size mergekit
+takes minutes for the methods that sort, so they are repeated at the smaller, where the start-up of both weighs more."""
 PARTS = ("merges", "growth", "lora", "spectral")
 
 
