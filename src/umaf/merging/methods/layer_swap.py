@@ -22,8 +22,8 @@ def layer_swap(
 
     For a language expert (first) and a task expert (second) of one base, both trained briefly: what changes for a
     language lies at the bottom and the top, what changes for mathematics in the middle. `share` is a list over layers
-    in a recipe, and `schedule` writes it. Tensors outside layers get the share of the layer they are nearest to: with
-    the published schedule embeddings, last norm and head are the language expert's.
+    in a recipe, and `schedule` writes it. Tensors outside layers get the share of the first layer: embeddings, last
+    norm and head are the language expert's, as the first layer is.
 
         out = share_l language + (1 - share_l) task
 
