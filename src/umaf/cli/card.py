@@ -11,11 +11,17 @@ import typer
 def card(
     folder: Annotated[Path, typer.Argument(help="A folder that umaf merge made.")],
     write: Annotated[bool, typer.Option("--write", help="Replace the folder's README.md by it.")] = False,
+    check: Annotated[
+        bool, typer.Option("--verify", help="Check the weights against their checksums instead.")
+    ] = False,
 ) -> None:
     """Print the model card of a merge: its parents, their licences, and the recipe."""
     from umaf.files import write_text
-    from umaf.merging.card import card_of, read_manifest
+    from umaf.merging.card import card_of, read_manifest, verify
 
+    if check:
+        print(f"{verify(folder)} files are as they were made.")
+        return
     text = card_of(read_manifest(folder))
     if write:
         write_text(folder / "README.md", text)

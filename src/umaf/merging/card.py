@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from umaf.errors import CheckpointError
+from umaf.files import sha256_file
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -59,6 +60,30 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("kind") != "merge":
         raise CheckpointError(f"{path} is not of a merge; name a folder that umaf merge made.")
     return data
+
+
+def verify(folder: str | Path) -> int:
+    """Check every file of weights of a merged folder against the checksum in its manifest.
+
+    Args:
+        folder: that umaf merge made.
+
+    Returns:
+        How many files were checked.
+
+    Raises:
+        CheckpointError: a file is missing or has changed.
+    """
+    shards = read_manifest(folder)["shards"]
+    for name, checksum in shards.items():
+        path = Path(folder) / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; make the merge again, or copy it again.")
+        if sha256_file(path) != checksum:
+            raise CheckpointError(
+                f"{path} has changed since it was made; make the merge again, or copy it again."
+            )
+    return len(shards)
 
 
 def card_of(manifest: Mapping[str, Any]) -> str:

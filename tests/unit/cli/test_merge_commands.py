@@ -64,6 +64,18 @@ def test_merge_and_its_card(recipe, tmp_path, capsys):
     assert _run(["card", str(out), "--write"], False) == 0 and (out / "README.md").read_text() == text
 
 
+def test_flipped_bytes_are_found(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert _run(["merge", str(recipe), str(out)], False) == 0
+    assert _run(["card", str(out), "--verify"], False) == 0 and "1 files" in capsys.readouterr().out
+    file = out / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    assert _run(["card", str(out), "--verify"], False) == 1
+    assert "model.safetensors has changed" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(recipe, tmp_path, capsys):
     text = recipe.read_text()
     for wrong, said in (
