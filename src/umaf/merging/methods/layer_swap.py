@@ -12,7 +12,7 @@ from umaf.merging.contract import Needs, Span, merge_method
 
 
 @merge_method(
-    Needs(base="none", scope="element", models=(2, 2), order_matters=True),
+    Needs(base="optional", scope="element", models=(2, 2), order_matters=True, equivariant=True),
     source="Bandarkar et al. 2025, Layer Swapping for Zero-Shot Cross-Lingual Transfer, arXiv 2410.01335, section 3",
 )
 def layer_swap(
@@ -28,7 +28,7 @@ def layer_swap(
         out = share_l language + (1 - share_l) task
 
     Args:
-        stack: weights of the two models: language expert, task expert.
+        stack: weights of the two models, or what they changed: language expert, task expert.
         share: of the first model in this tensor, in [0, 1]; a list over layers in recipes.
 
     Example:

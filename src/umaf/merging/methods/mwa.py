@@ -14,7 +14,7 @@ from umaf.merging.parts import per_model, weighted_sum
 
 
 @merge_method(
-    Needs(base="none", scope="element"),
+    Needs(base="optional", scope="element", equivariant=True),
     source="Yu and Choi 2025, Metrics-Weighted Averaging, arXiv 2504.18580 (form reconstructed)",
 )
 def mwa(
@@ -34,7 +34,7 @@ def mwa(
         out = sum_i w_i theta_i
 
     Args:
-        stack: weights of the checkpoints.
+        stack: weights of the checkpoints, or what they changed.
         metric: of each checkpoint, above 0: training loss, or the number of its step.
         better: "lower" for a loss, "higher" for steps or scores.
         alpha: how much the metric counts: 0 is the plain mean, a large one takes the best checkpoint alone; 0.5 to 8
