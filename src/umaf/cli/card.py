@@ -20,7 +20,8 @@ def card(
     from umaf.merging.card import card_of, read_manifest, verify
 
     if check:
-        print(f"{verify(folder)} files are as they were made.")
+        count = verify(folder)
+        print(f"{count} file{'s' * (count != 1)} as made.")
         return
     text = card_of(read_manifest(folder))
     if write:

@@ -67,7 +67,7 @@ def test_merge_and_its_card(recipe, tmp_path, capsys):
 def test_flipped_bytes_are_found(recipe, tmp_path, capsys):
     out = tmp_path / "out"
     assert _run(["merge", str(recipe), str(out)], False) == 0
-    assert _run(["card", str(out), "--verify"], False) == 0 and "1 files" in capsys.readouterr().out
+    assert _run(["card", str(out), "--verify"], False) == 0 and "1 file as made" in capsys.readouterr().out
     file = out / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
