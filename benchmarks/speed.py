@@ -78,15 +78,20 @@ def umaf_merge(file: Path, out: Path) -> Cost:
 
 
 def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
-    """Run every method by both programs, and the floor, in turns; what is measured is kept as it comes."""
-    found: list[dict] = []
+    """Run every method by both programs, and the floor, in turns; what is measured is kept, and not measured again.
+
+    To measure anew, remove out/speed/merges.json.
+    """
+    kept = WORK / "merges.json"
+    found: list[dict] = json.loads(kept.read_text()) if kept.exists() else []
     for method, size, repeated in plan:
         models = write_models(size, EXPERTS, WORK)
         for path in models:  # warm pages
             for file in path.glob("*.safetensors"):
                 file.read_bytes()
         file = written(method, models)
-        for _ in range(runs if repeated else 1):
+        done = sum((one["method"], one["parameters"]) == (method, size.parameters) for one in found)
+        for _ in range((runs if repeated else 1) - done):
             pair: dict = {"method": method, "parameters": size.parameters}
             pair["umaf"] = vars(umaf_merge(file, WORK / "umaf"))
             pair["mergekit"] = vars(merge_cost([mergekit(), file], WORK / "mergekit"))
@@ -96,7 +101,7 @@ def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
             if method == "ties":
                 pair["error"] = ties_error(models, WORK / "umaf", WORK / "mergekit")
             found.append(pair)
-            write_json(WORK / "merges.json", found)
+            write_json(kept, found)
             print(json.dumps(pair), flush=True)
     return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -14,6 +16,16 @@ CHOSEN = ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_pro
 
 
 def ties_error(models: Sequence[Path], *outputs: Path) -> dict[str, float]:
+    """Compute the errors in a process of their own.
+
+    Programs that this one starts would otherwise be counted as large as it is: a child's peak memory begins at its
+    parent's.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(errors, models, *outputs).result()
+
+
+def errors(models: Sequence[Path], *outputs: Path) -> dict[str, float]:
     """Relative error of the merged delta, `|merged - exact| / |exact - base|`, over a few tensors.
 
     Args:

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "umaf"
 # A room imports only from rooms before it. A room that is not there yet is no mistake; one that is not here is.
 ROOMS = (
-    "errors registry seeds files tensors tasks models checkpoints deltas merging activations extraction scaling fusion readout "
-    "adapters generation evaluation pipeline reports quickstart testing cli"
+    "errors registry seeds files tensors tasks models checkpoints deltas merging activations extraction scaling "
+    "fusion readout adapters generation evaluation pipeline reports quickstart testing cli"
 ).split()
 FILES = sorted(SOURCE.rglob("*.py"))
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from umaf.checkpoints.journal import is_held
+from umaf.checkpoints.journal import JOURNAL, is_held
 from umaf.errors import OutputError
 
 
@@ -56,7 +56,7 @@ def begin(out: str | Path, *, resume: bool = False) -> Path:
 
 
 def finish(draft: Path, out: str | Path) -> Path:
-    """Give a whole draft its name.
+    """Give a whole draft its name, once the disk holds it and without its journal.
 
     Raises:
         OutputError: something came to be at `out` meanwhile; the draft is kept.
@@ -65,6 +65,7 @@ def finish(draft: Path, out: str | Path) -> Path:
     for path in (*draft.rglob("*"), draft):
         _flush(path)
     try:
+        (draft / JOURNAL).unlink(missing_ok=True)
         if out.is_dir() and not out.is_symlink():
             out.rmdir()  # only ever an empty one: any other is refused by the system
         draft.rename(out)

@@ -76,7 +76,11 @@ def read_header(path: Path) -> dict[str, Entry]:
         ) from problem
     except RecursionError as problem:
         raise CheckpointError(f"{path} has a header that nests without end; fetch it again.") from problem
-    content.pop("__metadata__", None)
+    notes = content.pop("__metadata__", None)
+    if notes is not None and not (
+        isinstance(notes, dict) and all(isinstance(x, str) for x in notes.values())
+    ):
+        raise CheckpointError(f"{path} has a __metadata__ that is no map of texts; fetch it again.")
     entries = [_entry(path, name, found, 8 + size) for name, found in content.items()]
     entries.sort(key=lambda entry: (entry.start, entry.size))
     _check_places(path, entries, 8 + size, length)

@@ -129,7 +129,9 @@ class Writer(Slots):
         self.release(name)
 
     def close(self) -> dict[str, str]:
-        """End the writing. Where every tensor is whole: flush, write the index, and remove the journal.
+        """End the writing. Where every tensor is whole: flush, and write the index.
+
+        The journal stays until the draft gets its name, so that a run that is killed between can go on too.
 
         Returns:
             The sha256 of each file, by name; empty where something is missing, and the draft is left to be resumed.
@@ -142,7 +144,6 @@ class Writer(Slots):
             sums = {shard.name: self._seal(shard.name) for shard in self.layout.shards} if complete else {}
             if complete and self.layout.index is not None:
                 write_json(self.folder / INDEX, self.layout.index)
-            self._journal.close(remove=complete)
         except OSError as problem:
             raise OutputError(
                 f"{self.folder} cannot be written ({problem.strerror}); make room."

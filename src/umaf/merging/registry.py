@@ -55,5 +55,7 @@ def method_of(name: str) -> Method:
     """
     method = getattr(METHODS.get(name), "method", None)
     if not isinstance(method, Method):
-        raise ConfigError(f"{name!r} is registered as a merge method but lacks the decorator merge_method; add it.")
+        raise ConfigError(
+            f"{name!r} is registered as a merge method but lacks the decorator merge_method; add it."
+        )
     return method
