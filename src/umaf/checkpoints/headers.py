@@ -106,8 +106,11 @@ def _entry(path: Path, name: str, found: Any, data: int) -> Entry:
         raise CheckpointError(
             f"{path} does not say where {name} lies ({problem!r}); fetch it again."
         ) from problem
-    if any(type(number) is not int for number in (*shape, begin, end)):  # True and 2.0 are none either
-        raise CheckpointError(f"{path} gives {name} a shape or a place that is no number; fetch it again.")
+    whole = all(type(number) is int for number in (*shape, begin, end))  # True and 2.0 are none
+    if not whole or type(found["shape"]) is not list:
+        raise CheckpointError(
+            f"{path} gives {name} a shape or a place of something else than whole numbers; fetch it again."
+        )
     try:
         wanted = math.prod(shape) * size_of(dtype)
     except CheckpointError as problem:
