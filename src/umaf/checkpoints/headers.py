@@ -109,7 +109,7 @@ def _entry(path: Path, name: str, found: Any, data: int) -> Entry:
     whole = all(type(number) is int for number in (*shape, begin, end))  # True and 2.0 are none
     if not whole or type(found["shape"]) is not list:
         raise CheckpointError(
-            f"{path} gives {name} a shape or a place of something else than whole numbers; fetch it again."
+            f"{path} gives {name} a shape or a place that is no list of integers; fetch it again."
         )
     try:
         wanted = math.prod(shape) * size_of(dtype)

@@ -30,6 +30,11 @@ def written(out, names, *, shard_bytes=9000, resume=False):
     return before
 
 
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_half_a_line_in_the_journal_loses_one_tensor(tmp_path):
     written(tmp_path / "out", "012")
     journal = draft_of(tmp_path / "out") / JOURNAL
