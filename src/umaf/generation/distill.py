@@ -48,10 +48,6 @@ def distill(
     Raises:
         ProbeError: too few probes for a solve, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
-
-    Example:
-        >>> distill(target, goals, steps=300).history[-1]["divergence"]  # doctest: +SKIP
-        0.12
     """
     solved = Solved(nothing(model, rank, seed), ())
     if iterations:

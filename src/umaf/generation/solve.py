@@ -61,10 +61,6 @@ def solve(
     Raises:
         ProbeError: too few probes, or one that does not fit.
         NumericalError: the target answers with NaN or infinity.
-
-    Example:
-        >>> solve(target, goals, iterations=3).history[-1]["divergence"]  # doctest: +SKIP
-        0.41
     """
     written = any(goal.is_function for goal in goals)
     fit, check = zip(*(split(goal, seed) for goal in goals), strict=True)
