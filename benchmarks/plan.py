@@ -36,8 +36,6 @@ FUSED = (
     ("clinc150/requests", "banking77/matters"),
 )
 FUSED_PAIR = ("bert-1m", "llama-1m")
-EXTRAS = 4
-"""The first pairs, on which controls, ordinary distillation and forgetting are measured too, with one seed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Cell:
 
     Attributes:
         kind: "classification", "function", or "fused" (then `capability` names two, joined by "+").
-        extras: whether controls, ordinary distillation and forgetting are measured too.
+        extras: whether controls, ordinary distillation and forgetting are measured too, once per pair and capability.
     """
 
     kind: str
@@ -67,22 +65,20 @@ def groups() -> list[list[Cell]]:
     """List the work, a pair of models with one seed at a time.
 
     Each round goes through all pairs, and through the seeds within the round, so that an early end still spans pairs,
-    seeds, functions and fusion.
+    seeds, functions and fusion. Extras come in the first round for the first two pairs, in the last for all others.
     """
     found = []
     for turn in range(len(SEEDS)):
         for place, (source, target) in enumerate(PAIRS):
             seed = SEEDS[(place + turn) % len(SEEDS)]
-            extras = turn == 0 and place < EXTRAS
+            extras = turn == (0 if place < 2 else len(SEEDS) - 1)
             cells = [Cell("classification", source, target, name, seed, extras) for name in CAPABILITIES]
             if (source, target) == FUSED_PAIR:
                 cells += [Cell("fused", source, target, "+".join(two), seed) for two in FUSED]
             found.append(cells)
             if place < len(FUNCTION_PAIRS):
                 given = FUNCTION_PAIRS[place]
-                found.append(
-                    [Cell("function", *given, name, seed, extras and place == 0) for name in FUNCTIONS]
-                )
+                found.append([Cell("function", *given, name, seed, turn == place) for name in FUNCTIONS])
     return found
 
 
