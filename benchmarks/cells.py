@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from benchmarks import controls
-from benchmarks.making import LABELS, RANK, Timed, bare, oracle, probes, source, task, timed
-from benchmarks.plan import CAPABILITIES, CONTROL_SEED, FUNCTIONS, PROBES, TEST, Cell
+from benchmarks.making import LABELS, RANK, Timed, bare, oracle, probes, schedule, source, task, timed
+from benchmarks.plan import CAPABILITIES, FUNCTIONS, PROBES, TEST, Cell
 from umaf.adapters import Factors, attach, combine
 from umaf.evaluation.evaluate import chosen_examples, evaluate
 from umaf.evaluation.forgetting import forgetting
-from umaf.generation.distill import FUNCTION_STEPS, LABEL_STEPS, distill
+from umaf.generation.distill import distill
 from umaf.generation.generate import shorten
 from umaf.generation.goals import Goal
 from umaf.generation.solve import solve
 from umaf.generation.sources import Source, goals_of
-from umaf.generation.train import Schedule, train_lora
+from umaf.generation.train import train_lora
 from umaf.models import Model
 from umaf.readout import label_scores
 from umaf.tasks.door import find_data
 
 # Train capabilities that every base has seen in pretraining: what there is to forget.
 KNOWN = ("goemotions_ekman7", "boolq_nopassage")
+ROUTES = {"solve": solve, "distill": distill}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a source answered, and the CPU seconds that this took."""
+
+    goal: Goal
+    cpu: float
 
 
 def measure(cell: Cell, cache: Path, run: str) -> dict:
@@ -37,11 +48,27 @@ def measure(cell: Cell, cache: Path, run: str) -> dict:
     return _fused(cell, cache) if cell.kind == "fused" else _single(cell, cache, run)
 
 
-def goal_from(model: Model, target: Model, capability: str, seed: int) -> Goal:
-    """Ask a source for its answers on the capability's probes."""
-    known = task(capability)
-    given = Source(model, tuple(probes(capability, seed)), known.cue, known.labels)
-    return shorten(target, goals_of([given], target, truncate=True)[0])[0]
+@functools.cache
+def goal_of(cell: Cell, cache: Path) -> Answered:
+    """Ask a cell's source for its answers on the capability's probes."""
+    target, known = bare(cell.target), task(cell.capability)
+    expert = source(cell.source, cell.capability, cell.seed, cache)
+    given = Source(expert, tuple(probes(cell.capability, cell.seed)), known.cue, known.labels)
+    began = time.process_time()
+    goal = shorten(target, goals_of([given], target, truncate=True)[0])[0]
+    return Answered(goal, time.process_time() - began)
+
+
+@functools.cache
+def made(cell: Cell, route: str, cache: Path) -> Timed:
+    """Make a cell's adapter by a route; other cells ask for the same one."""
+    goal = goal_of(cell, cache).goal
+    return timed(ROUTES[route], bare(cell.target), [goal], rank=RANK, seed=cell.seed, **options(cell, route))
+
+
+def options(cell: Cell, route: str) -> dict:
+    """Give `distill` half the gradient steps of fine-tuning on labels."""
+    return {"steps": schedule(cell.target).steps // 2} if route == "distill" else {}
 
 
 def score(model: Model, capability: str) -> float:
@@ -49,37 +76,43 @@ def score(model: Model, capability: str) -> float:
     return evaluate(model, task(capability), limit=TEST, seed=0).value
 
 
+@functools.cache
+def bare_score(name: str, capability: str) -> float:
+    """Score a model of the plan as it is."""
+    return score(bare(name), capability)
+
+
 def _single(cell: Cell, cache: Path, run: str) -> dict:
+    cell, extras = dataclasses.replace(cell, extras=False), cell.extras
     target, name, seed = bare(cell.target), cell.capability, cell.seed
     expert = source(cell.source, name, seed, cache)
-    goal, solved = _solved(cell, cache)
+    answered = goal_of(cell, cache)
     best = oracle(cell.target, name, seed, cache, run)
-    steps = FUNCTION_STEPS if goal.is_function else LABEL_STEPS
-    made = {
-        "solve": solved,
-        "distill": timed(distill, target, [goal], rank=RANK, seed=seed),
-        "distill_from_scratch": timed(
-            train_lora, target, [goal], rank=RANK, schedule=Schedule(steps=steps), seed=seed
-        ),
-        "oracle": best,
-    }
-    adapters: dict[str, Factors] = {who: one.value for who, one in made.items()}
-    adapters["mean_adapter"] = _mean_adapter(cell, cache, run)
-    if seed == CONTROL_SEED:
+    costs = {"solve": made(cell, "solve", cache), "distill": made(cell, "distill", cache), "oracle": best}
+    adapters: dict[str, Factors] = {who: one.value for who, one in costs.items()}
+    if extras:
+        # The same number of steps by the ordinary recipe, the one of fine-tuning on labels.
+        ordinary = dataclasses.replace(schedule(cell.target), **options(cell, "distill"))
+        plain = timed(train_lora, target, [answered.goal], rank=RANK, schedule=ordinary, seed=seed)
+        costs["distill_ordinary"], adapters["distill_ordinary"] = plain, plain.value
+        adapters["mean_adapter"] = _mean_adapter(cell, cache, run)
         adapters["control_index_svd"] = controls.index_matched(expert, bare(cell.source), target, RANK)
-        mixed = controls.shuffled(goal, seed)
+        mixed = controls.shuffled(answered.goal, seed)
         adapters["control_shuffled"] = solve(target, [mixed], rank=RANK, seed=seed).factors
         adapters["control_wrong_source"] = _wrong_source(cell, cache)
-    scores = {who: score(attach(target, factors), name) for who, factors in adapters.items()}
-    scores |= {"bare": score(target, name), "source": score(expert, name), "proxy": _proxy(cell, expert)}
-    lost = ("distill", "oracle") if seed == CONTROL_SEED else ()
+    scores: dict[str, float | None] = {
+        who: score(attach(target, factors), name) for who, factors in adapters.items()
+    }
+    scores |= {"bare": bare_score(cell.target, name), "source": score(expert, name)}
+    scores["proxy"] = _proxy(cell, expert) if extras else None
+    lost = ("distill", "oracle") if extras else ()
     return {
         "scores": scores,
-        "cpu": {who: one.cpu for who, one in made.items()},
-        "wall": {who: one.wall for who, one in made.items()},
+        "cpu": {"answers": answered.cpu, **{who: one.cpu for who, one in costs.items()}},
+        "wall": {who: one.wall for who, one in costs.items()},
         "forgetting": {who: _forgot(target, adapters[who]) for who in lost},
         "one_run": best.run == run,
-        "probes": len(goal.texts),
+        "probes": len(answered.goal.texts),
     }
 
 
@@ -96,16 +129,7 @@ def _wrong_source(cell: Cell, cache: Path) -> Factors:
     """Solve for what another capability's expert says, on the probes that show that other capability."""
     family = FUNCTIONS if cell.kind == "function" else CAPABILITIES
     wrong = family[(family.index(cell.capability) + 1) % len(family)]
-    return _solved(dataclasses.replace(cell, capability=wrong), cache)[1].value
-
-
-@functools.cache
-def _solved(cell: Cell, cache: Path) -> tuple[Goal, Timed]:
-    """Ask the cell's source, and solve; the same adapter is another cell's wrong source."""
-    target = bare(cell.target)
-    expert = source(cell.source, cell.capability, cell.seed, cache)
-    goal = goal_from(expert, target, cell.capability, cell.seed)
-    return goal, timed(solve, target, [goal], rank=RANK, seed=cell.seed)
+    return made(dataclasses.replace(cell, capability=wrong), "solve", cache).value
 
 
 def _proxy(cell: Cell, expert: Model) -> float | None:
@@ -134,19 +158,18 @@ def _forgot(target: Model, factors: Factors) -> dict:
 
 def _fused(cell: Cell, cache: Path) -> dict:
     """Two capabilities in one adapter against each alone, by the same route."""
-    target = bare(cell.target)
-    names = cell.capability.split("+")
-    goals = [goal_from(source(cell.source, n, cell.seed, cache), target, n, cell.seed) for n in names]
-    together = [dataclasses.replace(goal, weight=0.5) for goal in goals]
-    found: dict[str, dict] = {}
-    for route, make in (("solve", solve), ("distill", distill)):
+    target, names = bare(cell.target), cell.capability.split("+")
+    alone = [dataclasses.replace(cell, kind="classification", capability=name) for name in names]
+    together = [dataclasses.replace(goal_of(one, cache).goal, weight=0.5) for one in alone]
+    found: dict[str, dict] = {name: {"bare": bare_score(cell.target, name)} for name in names}
+    for route, make in ROUTES.items():
         # Two capabilities share the steps, so they get twice as many.
-        more = {"steps": 2 * LABEL_STEPS} if route == "distill" else {}
+        more = {name: 2 * value for name, value in options(cell, route).items()}
         both = attach(target, make(target, together, rank=RANK, seed=cell.seed, **more).factors)
-        for name, goal in zip(names, goals, strict=True):
-            alone = attach(target, make(target, [goal], rank=RANK, seed=cell.seed).factors)
-            row = found.setdefault(name, {"bare": score(target, name)})
-            row |= {f"{route}_alone": score(alone, name), f"{route}_fused": score(both, name)}
+        for one in alone:
+            apart = attach(target, made(one, route, cache).value)
+            found[one.capability][f"{route}_alone"] = score(apart, one.capability)
+            found[one.capability][f"{route}_fused"] = score(both, one.capability)
     return {"scores": found}
 
 

@@ -32,7 +32,7 @@ SOURCES = (
 
 def main() -> None:
     """Measure what is missing, then write record and summary."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=240.0, help="begin no new cell after this long")
     parser.add_argument("--only-summary", action="store_true")

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cells import SIZES
-from benchmarks.plan import CONTROL_SEED, FUNCTION_PAIRS, FUSED, PAIRS, SEEDS, groups
+from benchmarks.plan import FUNCTION_PAIRS, FUSED, PAIRS, SEEDS, groups
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.statistics import Interval, mean_interval, ratio_interval, recovery
 from umaf.evaluation.summary import Figure, write_summary
 
 HOME = Path(__file__).resolve().parents[1] / "comparison" / "first-light"
-ROUTES = ("solve", "distill", "distill_from_scratch", "proxy", "mean_adapter")
+ROUTES = ("solve", "distill", "distill_ordinary", "proxy", "mean_adapter")
 CONTROLS = ("control_wrong_source", "control_shuffled", "control_index_svd")
 
 
@@ -32,7 +32,7 @@ def summarise(folder: Path) -> None:
     planned = sum(map(len, groups()))
     config = {
         "pairs": PAIRS, "function_pairs": FUNCTION_PAIRS, "fused": FUSED, "seeds": SEEDS,
-        "control_seed": CONTROL_SEED, "cells_planned": planned, "cells_measured": len(cells),
+        "cells_planned": planned, "cells_measured": len(cells),
         "cells_without_commit": sum("commit" not in one for one in cells), **SIZES,
     }  # fmt: skip
     record = new_record(
@@ -70,6 +70,10 @@ def headline(cells: Sequence[dict]) -> dict[str, Figure]:
         for who in (*ROUTES, *CONTROLS):
             figures.setdefault(f"recovery.{who}.{kind}", _figure(_mean(some, who), None))
         figures[f"time.distill_over_lora.{kind}"] = _figure(_time(some), None)
+        figures[f"time.distill_with_answers_over_lora.{kind}"] = _figure(
+            _time(some, ("distill", "answers")), None
+        )
+        figures[f"time.solve_over_lora.{kind}"] = _figure(_time(some, ("solve",)), None)
         figures[f"forgetting.distill.{kind}"] = _figure(_forgotten(some, "distill"), None)
         figures[f"forgetting.oracle.{kind}"] = _figure(_forgotten(some, "oracle"), None)
     return figures
@@ -94,13 +98,15 @@ def _over_capabilities(kept: Sequence[tuple[str, float]]) -> Interval | None:
     return Interval(drawn.value, drawn.low, drawn.high, len(values))
 
 
-def _time(cells: Sequence[dict]) -> Interval | None:
-    """CPU seconds of distill over those of LoRA fine-tuning on labels, of cells that took both in one run."""
+def _time(cells: Sequence[dict], who: Sequence[str] = ("distill",)) -> Interval | None:
+    """CPU seconds of a route over those of LoRA fine-tuning on labels, of cells that took both in one run."""
     cells = [one for one in cells if one.get("one_run")]
     if not cells:
         return None
-    over, under = ([one["cpu"][who] for one in cells] for who in ("distill", "oracle"))
-    return ratio_interval(over, under, groups=[one["cell"]["capability"] for one in cells])
+    over = [sum(one["cpu"][part] for part in who) for one in cells]
+    return ratio_interval(
+        over, [one["cpu"]["oracle"] for one in cells], groups=[one["cell"]["capability"] for one in cells]
+    )
 
 
 def _kept(cells: Sequence[dict], route: str) -> Interval | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 SEEDS = (0, 1, 2)
-CONTROL_SEED = 0
-"""Controls and forgetting are measured with this seed only, on every pair and capability."""
-PROBES = 384
+PROBES = 1024
+"""Unlabeled texts per capability; fewer where the capability has fewer training texts."""
 TEST = 150
 LETTERS = 120
 """Texts are cut to this many characters: the models are small, and so is the time."""
@@ -28,7 +27,7 @@ FUNCTIONS = (
 )  # fmt: skip
 PAIRS = (
     ("bert-1m", "llama-1m"), ("llama-1m", "gpt2-1m"), ("gpt2-1m", "bert-1m"), ("minilm", "llama-1m"),
-    ("llama-1m", "minilm"), ("bert-1m", "gpt2-1m"), ("gpt2-1m", "llama-1m"), ("llama-1m", "bert-1m"),
+    ("bert-1m", "gpt2-1m"), ("gpt2-1m", "llama-1m"), ("llama-1m", "bert-1m"), ("llama-1m", "minilm"),
 )  # fmt: skip
 FUNCTION_PAIRS = (("gpt2-1m", "llama-1m"), ("llama-1m", "gpt2-1m"))
 FUSED = (
@@ -45,6 +44,7 @@ class Cell:
 
     Attributes:
         kind: "classification", "function", or "fused" (then `capability` names two, joined by "+").
+        extras: whether controls, ordinary distillation and forgetting are measured too, once per pair and capability.
     """
 
     kind: str
@@ -52,29 +52,34 @@ class Cell:
     target: str
     capability: str
     seed: int
+    extras: bool = False
 
     @property
     def name(self) -> str:
         """File name of the cell's result."""
-        return "--".join(str(value).replace("/", "-") for value in asdict(self).values())
+        parts = (self.kind, self.source, self.target, self.capability, self.seed)
+        return "--".join(str(value).replace("/", "-") for value in parts)
 
 
 def groups() -> list[list[Cell]]:
-    """List the work, a pair of models at a time, seed by seed, so that an early end still spans them."""
-    return [
-        [Cell(kind, source, target, capability, seed) for capability in capabilities]
-        for seed in SEEDS
-        for kind in ("classification", "fused", "function")
-        for capabilities, pairs in (_WORK[kind],)
-        for source, target in pairs
-    ]
+    """List the work, a pair of models with one seed at a time.
 
-
-_WORK = {
-    "classification": (CAPABILITIES, PAIRS),
-    "function": (FUNCTIONS, FUNCTION_PAIRS),
-    "fused": (tuple("+".join(two) for two in FUSED), (FUSED_PAIR,)),
-}
+    Each round goes through all pairs, and through the seeds within the round, so that an early end still spans pairs,
+    seeds, functions and fusion. Extras come in the first round for the first two pairs, in the last for all others.
+    """
+    found = []
+    for turn in range(len(SEEDS)):
+        for place, (source, target) in enumerate(PAIRS):
+            seed = SEEDS[(place + turn) % len(SEEDS)]
+            extras = turn == (0 if place < 2 else len(SEEDS) - 1)
+            cells = [Cell("classification", source, target, name, seed, extras) for name in CAPABILITIES]
+            if (source, target) == FUSED_PAIR:
+                cells += [Cell("fused", source, target, "+".join(two), seed) for two in FUSED]
+            found.append(cells)
+            if place < len(FUNCTION_PAIRS):
+                given = FUNCTION_PAIRS[place]
+                found.append([Cell("function", *given, name, seed, turn == place) for name in FUNCTIONS])
+    return found
 
 
 def where(model: str) -> str:

@@ -16,6 +16,8 @@ from umaf.models import open_model
 from umaf.tasks.task import Task
 
 SCHEDULE = Schedule(steps=250, rate=1.5e-3, batch_size=16)
+# Encoders with the norm behind the block, such as BERT, do not always come through a rate that high.
+ENCODER = Schedule(steps=250, rate=5e-4, batch_size=16)
 # A larger model needs a smaller rate and, on two cores, fewer steps.
 LARGE = Schedule(steps=100, rate=2e-4, batch_size=16)
 
@@ -37,7 +39,8 @@ def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
         return folder
     model = open_model(base)
     goal = labelled_goal([e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train])
-    schedule = LARGE if model.parameters > 1e7 else SCHEDULE
+    small = ENCODER if model.kind == "encoder" else SCHEDULE
+    schedule = LARGE if model.parameters > 1e7 else small
     tuned = finetune(model, goal, schedule=schedule, seed=seed, truncate=True)
     with whole_folder(folder) as partial:
         tuned.net.save_pretrained(partial)

@@ -37,7 +37,7 @@ class QuickstartConfig(CommonConfig):
     expert_steps: int = Field(default=150, ge=1)
     oracle_steps: int = Field(default=200, ge=1)
     distill_steps: int = Field(default=240, ge=1)
-    iterations: int = Field(default=5, ge=1)
+    iterations: int = Field(default=12, ge=1)
     rank: int = Field(default=8, ge=1)
 
 

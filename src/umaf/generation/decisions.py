@@ -89,13 +89,19 @@ def decide(asked: Asked, rows: Sequence[int]) -> Decisions:
     return Decisions(torch.stack([odds, torch.zeros_like(odds)], dim=-1), wanted, mask)
 
 
-def batches(asked: Asked, size: int) -> list[list[int]]:
-    """Part a goal's probes into batches of alike length, so that little is computed for padding."""
+def batches(asked: Asked, size: int, rows: Sequence[int] | None = None) -> list[list[int]]:
+    """Part a goal's probes into batches of alike length, so that little is computed for padding.
+
+    Args:
+        asked: a prepared goal.
+        size: probes in a batch.
+        rows: which probes; all when not given.
+    """
     if asked.batch is not None:
         lengths = asked.batch.mask.sum(1).tolist()
     else:
         lengths = [(steps, len(text)) for steps, text in zip(asked.lengths, asked.goal.texts, strict=True)]
-    order = sorted(range(len(asked)), key=lambda row: lengths[row])
+    order = sorted(range(len(asked)) if rows is None else rows, key=lambda row: lengths[row])
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 

@@ -1,24 +1,22 @@
-"""Route `distill`: the solved adapter, refined by a bounded number of gradient steps on the source's answers."""
+"""Route `distill`: a bounded number of gradient steps of a LoRA on the source's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from umaf.adapters import attach
 from umaf.generation.decisions import ask, batches, decide, divergence
-from umaf.generation.goals import Goal
+from umaf.generation.goals import Goal, part
 from umaf.generation.solve import Solved, solve
-from umaf.generation.train import Schedule, fresh, nothing, train_lora
+from umaf.generation.train import Schedule, nothing, train_lora
 from umaf.models import Model
 
 BATCH = 64
-LABEL_STEPS = 100
-# A start need not be good, only quick.
-START_PROBES = 128
-FUNCTION_STEPS = 150
+STEPS = 150
+AHEAD = 4.0
+SEEN = 128
 
 
 def distill(
@@ -26,64 +24,45 @@ def distill(
     goals: Sequence[Goal],
     *,
     rank: int = 8,
-    steps: int | None = None,
+    steps: int = STEPS,
     rate: float = 5e-3,
-    iterations: int = 2,
+    iterations: int = 0,
     seed: int = 0,
     truncate: bool = False,
 ) -> Solved:
-    """Solve for an adapter, and train it on.
+    """Train a LoRA on what the source answers to the probes.
 
-    A function is trained from a fresh LoRA: what a solve finds of it is far from working, and a worse start than none.
+    It begins as a fresh LoRA, or where a solve ends: on small models a solve takes as long as a hundred gradient
+    steps, and those bring more.
 
     Args:
         model: the target; left as it was.
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
-        steps: gradient steps; 100 when not given, 150 where a goal is a function.
-        rate: peak learning rate.
-        iterations: linearisations of the solve that the steps begin from; it need not be finished.
-        seed: of the solve's split, and of the order of probes.
+        steps: gradient steps, of 16 probes each.
+        rate: peak learning rate of A; that of B is four times as high.
+        iterations: linearisations of a solve before the steps; 0 begins with a fresh LoRA.
+        seed: of the fresh LoRA, and of the order of probes.
         truncate: cut probes that are longer than the target's window.
 
     Raises:
-        ProbeError: too few probes, or one that does not fit.
+        ProbeError: too few probes for a solve, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
     """
-    written = any(goal.is_function for goal in goals)
-    steps = steps or (FUNCTION_STEPS if written else LABEL_STEPS)
-    if written:
-        solved = Solved(nothing(model, rank, seed), ())
-    else:
-        solved = solve(
-            model, goals, rank=rank, iterations=iterations, most=START_PROBES, seed=seed, truncate=truncate
-        )
-    start = alive(solved.factors, seed)
-    factors = train_lora(
-        model, goals, rank=rank, schedule=Schedule(steps=steps, rate=rate), seed=seed, start=start
-    )
+    solved = Solved(nothing(model, rank, seed), ())
+    if iterations:
+        solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
+    schedule = Schedule(steps=steps, rate=rate, ahead=AHEAD, alike=True)
+    factors = train_lora(model, goals, rank=rank, schedule=schedule, seed=seed, start=solved.factors)
+    few = [part(goal, range(min(SEEN, len(goal.texts)))) for goal in goals]
     row = {
         "stage": "distill",
         "steps": steps,
-        "on": "all probes, which it was trained on",
-        "bare": divergence_from(model, goals, truncate=truncate),
-        "solved": divergence_from(attach(model, solved.factors), goals, truncate=truncate),
-        "divergence": divergence_from(attach(model, factors), goals, truncate=truncate),
+        "on": f"the first {SEEN} probes, which it was trained on",
+        "bare": divergence_from(model, few, truncate=truncate),
+        "divergence": divergence_from(attach(model, factors), few, truncate=truncate),
     }
     return Solved(factors, (*solved.history, row))
-
-
-def alive(factors: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Replace A where A and B are both 0: there no gradient reaches either.
-
-    Example:
-        >>> a, b = alive({"m": (torch.zeros(1, 2), torch.zeros(3, 1))}, 0)["m"]
-        >>> bool((a != 0).all()), bool((b == 0).all())
-        (True, True)
-    """
-    return {
-        name: (a, b) if a.any() or b.any() else (fresh(a, seed, name), b) for name, (a, b) in factors.items()
-    }
 
 
 def divergence_from(model: Model, goals: Sequence[Goal], *, truncate: bool = False) -> float:

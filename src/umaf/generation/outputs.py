@@ -21,7 +21,7 @@ from umaf import tensors
 from umaf.adapters import cores, lora_modules, weight_of
 from umaf.generation.decisions import Asked, Decisions, ask, decide
 from umaf.generation.goals import Goal
-from umaf.generation.newton import mean_divergence
+from umaf.generation.newton import as_cores, mean_divergence
 from umaf.generation.watch import watched
 from umaf.models import Model
 
@@ -150,7 +150,7 @@ def _rows(asked: Sequence[Asked], update: Update) -> tuple[Float[Tensor, "row in
             rows = range(start, min(start + BATCH, len(one)))
             # The cores' hook comes first, so that what is watched includes the update.
             with (
-                cores(one.model, *_as_core(one, update)),
+                cores(one.model, *as_cores(_on(one, update))),
                 watched(one.model, list(update), graph=True) as seen,
             ):
                 decisions = decide(one, rows)
@@ -163,12 +163,10 @@ def _rows(asked: Sequence[Asked], update: Update) -> tuple[Float[Tensor, "row in
 
 
 def _divergence(asked: Sequence[Asked], update: Update) -> float:
-    return mean_divergence(asked, *_as_core(asked[0], update))
+    return mean_divergence(asked, _on(asked[0], update))
 
 
-def _as_core(one: Asked, update: Update) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
-    """An update B A as a basis and a core that is the identity."""
-    ((writer, (a, b)),) = update.items()
+def _on(one: Asked, update: Update) -> Update:
+    """An update where and as the target computes."""
     device = one.model.device
-    core = torch.eye(a.shape[0], device=device)[None]
-    return {writer: (b.float().to(device), a.T.float().to(device))}, core
+    return {name: (a.float().to(device), b.float().to(device)) for name, (a, b) in update.items()}

@@ -55,7 +55,7 @@ class Plan:
     expert_steps: int = 150
     oracle_steps: int = 200
     distill_steps: int = 240
-    iterations: int = 5
+    iterations: int = 12
     rank: int = 8
     seed: int = 0
     device: str = "cpu"

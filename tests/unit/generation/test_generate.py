@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from tests.texts import CUE, LABELS, PROBES
 from umaf.adapters import attach, lora_modules, norms
 from umaf.errors import AdapterError, ConfigError, NumericalError, ProbeError, RegistryError
-from umaf.generation.distill import alive, distill, divergence_from
+from umaf.generation.decisions import ask
+from umaf.generation.distill import distill, divergence_from
 from umaf.generation.generate import ROUTES, generate, shorten
 from umaf.generation.goals import answer_goal, label_goal
 from umaf.generation.solve import Solved
+from umaf.generation.train import Schedule, _round, nothing, train_lora
 from umaf.models import open_model, weights_hash
 from umaf.readout import encode, label_scores
 
@@ -60,19 +63,32 @@ def test_distill_leaves_the_target_as_it_was(pico, goal, architecture):
     assert made.history[-1]["steps"] == 3 and made.history[-1]["divergence"] < 10
 
 
-def test_distill_goes_on_from_solve(target, goal):
-    solved = generate(target, [goal], rank=4, options={"iterations": 1})
-    trained = distill(target, [goal], rank=4, steps=40, rate=5e-3)
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_distill_begins_fresh_or_where_a_solve_ends(target, goal, iterations):
+    trained = distill(target, [goal], rank=4, steps=40, rate=5e-3, iterations=iterations)
     row = trained.history[-1]
-    assert row["divergence"] < row["solved"] < row["bare"] == pytest.approx(divergence_from(target, [goal]))
-    assert solved.factors.keys() == trained.factors.keys()
+    assert row["divergence"] < row["bare"] == pytest.approx(divergence_from(target, [goal]))
+    assert (len(trained.history) > 1) == bool(iterations)
+    assert list(trained.factors) == lora_modules(target)
 
 
-def test_distill_starts_where_solve_found_nothing():
-    dead = {"m": (torch.zeros(2, 5), torch.zeros(3, 2)), "n": (torch.ones(2, 5), torch.zeros(3, 2))}
-    live = alive(dead, 0)
-    assert live["m"][0].abs().min() > 0 and not live["m"][1].any()
-    assert live["n"] is not dead["n"] and torch.equal(live["n"][0], dead["n"][0])
+def test_b_may_learn_faster_than_a(target, goal):
+    first = nothing(target, 2)
+    slow, fast = (
+        train_lora(target, [goal], rank=2, schedule=Schedule(steps=1, rate=1e-3, ahead=ahead), start=first)
+        for ahead in (1.0, 4.0)
+    )
+    for name in first:
+        assert torch.allclose(fast[name][1], 4 * slow[name][1], atol=1e-6)
+        assert torch.equal(fast[name][0], slow[name][0])
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_round_of_training_holds_every_probe_at_most_once(target, goal, alike):
+    one, draw = ask(target, goal), np.random.default_rng(0)
+    found = _round(one, Schedule(batch_size=4, alike=alike), draw)
+    rows = [row for batch in found for row in batch]
+    assert len(set(rows)) == len(rows) == 24 and all(len(batch) == 4 for batch in found)
 
 
 @pytest.mark.parametrize("route", ["solve", "distill"])

@@ -9,10 +9,9 @@ from torch.nn import functional
 from umaf.adapters import attach, cores, lora_modules, weight_of
 from umaf.errors import ProbeError
 from umaf.generation import newton
-from umaf.generation.basis import narrowed, sensitive_basis
 from umaf.generation.decisions import ask, batches, decide, divergence
 from umaf.generation.goals import answer_goal, label_goal, labelled_goal, part
-from umaf.generation.solve import factors_of, solve, split
+from umaf.generation.solve import solve, split
 from umaf.models import open_model
 from umaf.readout import answer_logits
 
@@ -57,6 +56,7 @@ def test_batches_hold_every_probe_once(asked) -> None:
     found = batches(one, 4)
     assert sorted(row for rows in found for row in rows) == list(range(len(TEXTS)))
     assert max(map(len, found)) == 4
+    assert sorted(row for rows in batches(one, 2, [7, 3, 5]) for row in rows) == [3, 5, 7]
 
 
 def test_a_written_answer_is_judged_by_the_whole_vocabulary(pico) -> None:
@@ -69,54 +69,71 @@ def test_a_written_answer_is_judged_by_the_whole_vocabulary(pico) -> None:
         assert torch.allclose(divergence(decide(one, range(3))).sum(), total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("labels", [2, 3, 4])
-def test_few_choices_are_linearised_exactly(asked, labels) -> None:
+def _factors(one, count: int = 3):
+    """Factors that change answers, B of one module 0 as in a fresh LoRA."""
+    draw = torch.Generator().manual_seed(5)
+    found = {}
+    for place, name in enumerate(lora_modules(one.model)[:count]):
+        out, inner = weight_of(one.model, name).shape
+        a, b = (torch.randn(shape, generator=draw) * 0.1 for shape in ((2, inner), (out, 2)))
+        found[name] = (a, b if place else torch.zeros_like(b))
+    return found
+
+
+def _slope(one, rows, factors) -> torch.Tensor:
+    """Gradient of the divergence, by plain backpropagation through the added factors."""
+    leaves = {name: tuple(side.clone().requires_grad_() for side in pair) for name, pair in factors.items()}
+    with cores(one.model, *newton.as_cores(leaves)):
+        loss = divergence(decide(one, rows)).sum()
+    flat = [side for pair in leaves.values() for side in pair]
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, flat)])
+
+
+@pytest.mark.parametrize("labels", [2, 3, 4, 6])
+def test_labels_are_linearised_with_the_exact_slope(asked, labels) -> None:
     one = asked(labels)
-    basis = sensitive_basis([one], lora_modules(one.model)[:3], 2)
-    zero = torch.zeros(3, 2, 2)
-    rows, residual = newton._linearise(one, range(5), basis, zero)
-    slope = rows.T @ residual
-    values = zero.clone().requires_grad_()
-    with cores(one.model, basis, values):
-        loss = divergence(decide(one, range(5))).sum()
-    (gradient,) = torch.autograd.grad(loss, values)
+    factors = _factors(one)
+    rows, residual = newton.linearised(one, range(5), factors)
+    assert len(rows) == 5 * min(labels - 1, newton.CONTRASTS)
     # The slope of least squares is the negative gradient of the divergence, however the curvature is split.
-    assert torch.allclose(slope, -gradient.flatten(), atol=1e-4 * float(gradient.abs().max()))
+    slope = _slope(one, range(5), factors)
+    assert torch.allclose(rows.T @ residual, -slope, atol=1e-4 * float(slope.abs().max()))
 
 
-def test_many_choices_keep_the_exact_slope_with_fewer_passes(asked) -> None:
-    one = asked(6)
-    basis = sensitive_basis([one], lora_modules(one.model)[:3], 2)
-    rows, residual = newton._linearise(one, range(5), basis, torch.zeros(3, 2, 2))
-    assert len(rows) == 5 * newton.CONTRASTS
-    values = torch.zeros(3, 2, 2).requires_grad_()
-    with cores(one.model, basis, values):
-        loss = divergence(decide(one, range(5))).sum()
-    (gradient,) = torch.autograd.grad(loss, values)
-    assert torch.allclose(rows.T @ residual, -gradient.flatten(), atol=1e-4 * float(gradient.abs().max()))
+def test_written_answers_are_linearised_with_the_exact_slope(pico) -> None:
+    target = open_model(pico("gpt2"))
+    one = ask(target, answer_goal(TEXTS[:4], "first", ["good", "bad music and rain", "rain", "a town"]))
+    factors = _factors(one)
+    rows, residual = newton.linearised(one, range(4), factors)
+    assert len(rows) == 4 * newton.CONTRASTS
+    slope = _slope(one, range(4), factors)
+    assert torch.allclose(rows.T @ residual, -slope, atol=1e-4 * float(slope.abs().max()))
 
 
 def test_directions_are_orthogonal_and_right_on_average() -> None:
-    residual = torch.randn(1, 1, 5, generator=torch.Generator().manual_seed(3))
-    drawn = torch.stack([newton._directions(residual, seed)[0, 0] for seed in range(4000)])
+    residual = torch.randn(1, 5, generator=torch.Generator().manual_seed(3))
+    drawn = torch.stack([newton._directions(residual, seed)[0] for seed in range(4000)])
     mean = (drawn @ drawn.mT).mean(0)
     assert torch.allclose(mean, torch.eye(5), atol=0.08)
-    assert torch.allclose(drawn[0] @ (drawn[0].T @ residual[0, 0]), residual[0, 0], atol=1e-4)
+    assert torch.allclose(drawn[0] @ (drawn[0].T @ residual[0]), residual[0], atol=1e-4)
 
 
-def test_narrowing_keeps_the_largest_part_and_factors_are_exact(asked) -> None:
+def test_probes_take_turns() -> None:
+    turns = newton._turns(10, 4, seed=1)
+    first, second = next(turns), next(turns)
+    assert len(set(first + second)) == 8
+    assert sorted(next(newton._turns(3, 9, seed=1))) == [0, 1, 2]
+
+
+def test_a_step_that_helps_nobody_is_not_taken(asked, monkeypatch) -> None:
     one = asked()
-    modules = lora_modules(one.model)[:2]
-    basis = sensitive_basis([one], modules, 4)
-    found = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
-    kept, cut = narrowed(basis, found, 2)
-    for place, (name, (a, b)) in enumerate(factors_of(kept, cut).items()):
-        u, v = basis[name]
-        whole = u @ found[place] @ v.T
-        best = torch.linalg.svdvals(whole)[2:].square().sum().sqrt()
-        assert (b @ a).shape == weight_of(one.model, name).shape
-        assert torch.allclose((whole - b @ a).norm(), best, rtol=1e-3)
-        assert torch.allclose(a.norm(), b.norm(), rtol=1e-3)
+    start = _factors(one)
+    monkeypatch.setattr(
+        newton, "_moved", lambda present, step: {n: (a, b + 9) for n, (a, b) in present.items()}
+    )
+    found = newton.gauss_newton([one], [one], start, iterations=5)
+    assert len(found.history) == 1
+    assert all(torch.equal(found.factors[name][1], b) for name, (_, b) in start.items())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "t5", "mixtral"])
