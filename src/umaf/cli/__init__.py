@@ -48,7 +48,11 @@ def _run(words: list[str], debug: bool) -> int:
         problem.show()  # type: ignore[attr-defined]
         return int(problem.exit_code)  # type: ignore[attr-defined]
     if code == 130:
-        print("umaf: interrupted; nothing half-written was kept.", file=sys.stderr)
+        # A merge can be gone on with; everything else is made whole or not at all.
+        left = (
+            "--resume goes on from what is whole" if "merge" in words[:1] else "nothing half-written was kept"
+        )
+        print(f"umaf: interrupted; {left}.", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -88,6 +88,15 @@ def test_an_interruption_is_one_line_and_exit_130(run, probe):
     assert (code, out) == (130, "") and err.startswith("umaf: interrupted") and err.count("\n") == 1
 
 
+def test_an_interrupted_merge_says_that_it_can_be_gone_on_with(run, monkeypatch, tmp_path):
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("umaf.merging.stages.merge", interrupted)
+    code, out, err = run("merge", str(tmp_path / "recipe.yml"), str(tmp_path / "out"))
+    assert (code, out) == (130, "") and "--resume goes on" in err and err.count("\n") == 1
+
+
 def test_words_after_two_dashes_are_left_alone(run, probe):
     def body(text: str):
         print(text)
