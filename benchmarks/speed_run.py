@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,29 +38,39 @@ class Cost:
     memory: float
 
 
+# A program's peak memory is at least that of the process that started it, so a small one in between starts it.
+_LAUNCH = """
+import json, os, resource, subprocess, sys, time
+began = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+wall = time.perf_counter() - began
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump({"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss}, file)
+sys.exit(code)
+"""
+
+
 def cost_of(command: Sequence[str | os.PathLike]) -> Cost:
     """Run a command on one thread, and give what it cost.
 
     Raises:
         SystemExit: the command failed; what it said is shown.
     """
-    with tempfile.TemporaryFile() as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [os.fspath(part) for part in command], stdout=said, stderr=said, env={**os.environ, **ONE_THREAD}
+    with tempfile.TemporaryDirectory() as home:
+        note = Path(home) / "cost.json"
+        launcher = [sys.executable, "-S", "-c", _LAUNCH, note, *command]
+        ended = subprocess.run(
+            [os.fspath(part) for part in launcher],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ONE_THREAD},
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        # Popen would otherwise wait for a process that wait4 has already collected.
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(map(os.fspath, command))}\n{said.read().decode()[-3000:]}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, _megabytes(usage))
-
-
-def _megabytes(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+        if ended.returncode:
+            raise SystemExit(f"{' '.join(map(os.fspath, command))}\n{ended.stdout.decode()[-3000:]}")
+        found = json.loads(note.read_text())
+    return Cost(found["wall"], found["cpu"], found["memory"] / (1024 if sys.platform == "linux" else 1024**2))
 
 
 def merge_cost(command: Sequence[str | os.PathLike], out: Path) -> Cost:

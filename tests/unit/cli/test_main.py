@@ -93,7 +93,9 @@ def test_an_interrupted_merge_says_that_it_can_be_gone_on_with(run, monkeypatch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr("umaf.merging.stages.merge", interrupted)
-    code, out, err = run("merge", str(tmp_path / "recipe.yml"), str(tmp_path / "out"))
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text("umaf: 1\nmethod: linear\nmodels: [a/first, a/second]\n")
+    code, out, err = run("merge", str(recipe), str(tmp_path / "out"))
     assert (code, out) == (130, "") and "--resume goes on" in err and err.count("\n") == 1
 
 
