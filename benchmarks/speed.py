@@ -187,13 +187,16 @@ def main() -> None:
     """Measure the asked parts, write a record, and show the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--sizes", type=int, default=len(GROWTH), help="how many sizes the growth is taken over"
+    )
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--only-summary", action="store_true", help="of what was measured last, part by part")
     asked = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     makers = {
         "merges": lambda: merges(asked.runs, MERGES),
-        "growth": lambda: growth(2, GROWTH, (2, 4, 8, 16)),
+        "growth": lambda: growth(2, GROWTH[: asked.sizes], (2, 4, 8, 16)),
         "lora": lambda: lora_pairs(asked.runs),
         "spectral": lambda: spectral_pairs(asked.runs),
     }
