@@ -136,10 +136,10 @@ def headline(numbers: dict) -> dict[str, Figure]:
                     ratios = [one["mergekit"][kind] / one["umaf"][kind] for one in own]
                     figures[f"ratio.{name}.{kind}"] = _figure(ratios, aim)
     large = [one for one in pairs if one["parameters"] == LARGE.parameters]
-    figures["ratio.memory.peak"] = _figure(
-        [p["mergekit"]["memory"] / p["umaf"]["memory"] for p in large], ">= 3"
-    )
-    figures["memory.peak"] = _figure([p["umaf"]["memory"] for p in large], None)
+    weighed = [one for one in large if one["umaf"]["memory"]]
+    ratios = [one["mergekit"]["memory"] / one["umaf"]["memory"] for one in weighed]
+    figures["ratio.memory.peak"] = _figure(ratios, ">= 3")
+    figures["memory.peak"] = _figure([one["umaf"]["memory"] for one in weighed], None)
     floors = [one for one in pairs if "floor" in one]
     for kind, name in (("cpu", "floor.linear"), ("wall", "floor.linear.wall")):
         figures[name] = _figure([one["umaf"][kind] / one["floor"][kind] for one in floors], "<= 2")
