@@ -15,7 +15,7 @@ TASKS = (
     "movie_reviews_long",
     "qnli",
 )
-TEST = 400
+TEST = 200
 """Test texts per task; the swept scale of task arithmetic is chosen on as many validation texts, where there are."""
 LETTERS = 200
 SCALES = tuple(step / 10 for step in range(1, 11))
