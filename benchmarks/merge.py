@@ -1,6 +1,6 @@
 """Merging, measured: eight experts of one base by every method at its default, and what is left of each.
 
-    python -m benchmarks.merge [--base llama-1m minilm] [--seeds 0 1 2] [--only-summary]
+    python -m benchmarks.merge [--base llama-1m minilm] [--seeds 0 1 2] [--methods ties …] [--only-summary]
 
 Experts are made once and kept; so is every result, as long as the code that made it is the same. At the end all of
 them become a dated record, comparison/merge/summary.json, and a table.
@@ -123,8 +123,8 @@ def stored(base: Base, seed: int, cache: Path, way: str) -> dict:
     return {"scores": found, **vars(cost), "bytes": size, "bytes_of_experts": whole}
 
 
-def measure(base: Base, seed: int, home: Path) -> None:
-    """Measure what is missing for one base and seed."""
+def measure(base: Base, seed: int, home: Path, chosen: Sequence[str] | None = None) -> None:
+    """Measure what is missing for one base and seed; of chosen methods, or of all."""
     cache = WORK / base.name / str(seed)
     cache.mkdir(parents=True, exist_ok=True)
     make(base, seed, cache)
@@ -137,7 +137,7 @@ def measure(base: Base, seed: int, home: Path) -> None:
         for name, result in references(base, seed, cache).items():
             write_json(found / f"{name}.json", result)
     for name, run in work.items():
-        if (found / f"{name}.json").exists():
+        if (found / f"{name}.json").exists() or (chosen is not None and name not in chosen):
             continue
         result = run()
         write_json(found / f"{name}.json", result)
@@ -156,6 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--base", nargs="+", choices=[base.name for base in BASES], default=None)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument(
+        "--methods", nargs="+", default=None, help="some of them, stores as store.NAME; all without it"
+    )
     parser.add_argument("--only-summary", action="store_true")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -164,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in asked.seeds:
             for base in BASES:
                 if asked.base is None or base.name in asked.base:
-                    measure(base, seed, home)
+                    measure(base, seed, home, asked.methods)
     from benchmarks.merge_summary import summarise
 
     summarise(home)
