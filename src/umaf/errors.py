@@ -7,6 +7,8 @@
     ├── AdapterError     ValueError       an adapter does not fit its target
     ├── CheckpointError  ValueError       weight files are missing, cut short, or do not belong together
     ├── FingerprintError ValueError       fingerprints that cannot be read or compared
+    ├── ExpertError      ValueError       an expert, a shelf or a reward does not fit what it is asked for
+    ├── StoreError       ValueError       a store of fingerprints is missing, damaged, or asked to mix spaces
     ├── OutputError      OSError          a result cannot be written where it was asked for
     ├── NumericalError   ArithmeticError  NaN, infinity, or a system without a solution
     ├── ConfigError      ValueError       an option or a key of a config file is wrong
@@ -48,6 +50,14 @@ class CheckpointError(UmafError, ValueError):
 
 class FingerprintError(UmafError, ValueError):
     """A fingerprint is malformed, or fingerprints of different spaces are mixed."""
+
+
+class ExpertError(UmafError, ValueError):
+    """An expert is of another base, a shelf is ambiguous, or a reward cannot teach anything."""
+
+
+class StoreError(UmafError, ValueError):
+    """A store of fingerprints is missing or damaged, or fingerprints of different spaces would be mixed."""
 
 
 class OutputError(UmafError, OSError):

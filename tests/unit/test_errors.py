@@ -17,6 +17,8 @@ TREE = {
     "TaskError": LookupError,
     "AdapterError": ValueError,
     "FingerprintError": ValueError,
+    "ExpertError": ValueError,
+    "StoreError": ValueError,
     "CheckpointError": ValueError,
     "OutputError": OSError,
     "NumericalError": ArithmeticError,
