@@ -19,7 +19,7 @@ from umaf.evaluation.statistics import Interval, mean_interval, ratio_interval, 
 from umaf.evaluation.summary import Figure, write_summary
 
 HOME = Path(__file__).resolve().parents[1] / "comparison" / "first-light"
-ROUTES = ("solve", "distill", "distill_ordinary", "proxy", "mean_adapter")
+ROUTES = ("solve", "distill", "distill_long", "proxy", "mean_adapter")
 CONTROLS = ("control_wrong_source", "control_shuffled", "control_index_svd")
 
 

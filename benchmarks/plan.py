@@ -44,7 +44,7 @@ class Cell:
 
     Attributes:
         kind: "classification", "function", or "fused" (then `capability` names two, joined by "+").
-        extras: whether controls, ordinary distillation and forgetting are measured too, once per pair and capability.
+        extras: whether controls, longer distillation and forgetting are measured too, once per pair and capability.
     """
 
     kind: str

@@ -26,7 +26,7 @@ from umaf.evaluation.evaluate import chosen_examples, evaluate
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.statistics import recovery
 from umaf.generation import newton
-from umaf.generation.distill import STEPS, distill
+from umaf.generation.distill import distill
 from umaf.generation.goals import Goal, labelled_goal
 from umaf.generation.outputs import output_shift
 from umaf.generation.residual import residual_shift
@@ -97,12 +97,14 @@ def designs(source: Source, goals: list[Goal], target: Model, seed: int) -> Desi
         "solve, 5 linearisations": lambda: solve(target, goals, iterations=5, rank=RANK, seed=seed).factors,
         "solve, 64 probes a system": lambda: solve(target, goals, most=64, rank=RANK, seed=seed).factors,
         "distill": lambda: distill(target, goals, rank=RANK, seed=seed).factors,
-        "distill, at twice the rate": lambda: distill(target, goals, rate=1e-2, rank=RANK, seed=seed).factors,
+        "distill, at twice the rate": lambda: (
+            distill(target, goals, rate=1.28 / target.width, rank=RANK, seed=seed).factors
+        ),
         "distill, 100 steps after 4 linearisations": lambda: (
             distill(target, goals, steps=100, iterations=4, rank=RANK, seed=seed).factors
         ),
-        "ordinary gradient steps": lambda: train_lora(
-            target, goals, schedule=Schedule(steps=STEPS), rank=RANK, seed=seed
+        "distill, as many steps as the LoRA on labels": lambda: (
+            distill(target, goals, steps=300, rank=RANK, seed=seed).factors
         ),
     }
     return made

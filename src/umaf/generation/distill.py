@@ -14,8 +14,9 @@ from umaf.generation.train import Schedule, nothing, train_lora
 from umaf.models import Model
 
 BATCH = 64
-STEPS = 150
-AHEAD = 4.0
+STEPS = 140
+RATE = 0.64
+"""Learning rate times width: 5e-3 for a model of width 128, 1.6e-4 for one of 4096."""
 SEEN = 128
 
 
@@ -25,7 +26,7 @@ def distill(
     *,
     rank: int = 8,
     steps: int = STEPS,
-    rate: float = 5e-3,
+    rate: float | None = None,
     iterations: int = 0,
     seed: int = 0,
     truncate: bool = False,
@@ -40,7 +41,7 @@ def distill(
         goals: what it should answer, one goal per capability.
         rank: rank of every module's update.
         steps: gradient steps, of 16 probes each.
-        rate: peak learning rate of A; that of B is four times as high.
+        rate: peak learning rate; `RATE` over the target's width when not given, because wide models need small steps.
         iterations: linearisations of a solve before the steps; 0 begins with a fresh LoRA.
         seed: of the fresh LoRA, and of the order of probes.
         truncate: cut probes that are longer than the target's window.
@@ -52,7 +53,7 @@ def distill(
     solved = Solved(nothing(model, rank, seed), ())
     if iterations:
         solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
-    schedule = Schedule(steps=steps, rate=rate, ahead=AHEAD, alike=True)
+    schedule = Schedule(steps=steps, rate=RATE / model.width if rate is None else rate)
     factors = train_lora(model, goals, rank=rank, schedule=schedule, seed=seed, start=solved.factors)
     few = [part(goal, range(min(SEEN, len(goal.texts)))) for goal in goals]
     row = {

@@ -17,13 +17,10 @@ from torch import Tensor
 from umaf import seeds
 from umaf.adapters import Factors, attach, factors_of, lora_modules, weight_of
 from umaf.errors import NumericalError
-from umaf.generation.decisions import Asked, ask, batches, decide, divergence
+from umaf.generation.decisions import Asked, ask, decide, divergence
 from umaf.generation.goals import Goal, part
 from umaf.models import Model
 from umaf.readout import answer_loss
-
-POOL = 8
-"""Batches whose probes are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,12 @@ class Schedule:
         steps: gradient steps.
         rate: peak learning rate of AdamW; linear warm-up over a tenth, then cosine to a tenth of it.
         batch_size: probes in one step.
-        ahead: how many times faster the B of a LoRA learns than everything else (LoRA+: Hayou et al., 2024).
-        alike: probes of alike length share a batch, so that little is computed for padding.
         bfloat16: multiply matrices in bfloat16 (parameters stay float32); pays from a width of about 256 on.
     """
 
     steps: int = 300
     rate: float = 5e-3
     batch_size: int = 16
-    ahead: float = 1.0
-    alike: bool = False
     bfloat16: bool = False
 
 
@@ -108,17 +101,12 @@ def optimise(asked: Sequence[Asked], schedule: Schedule, *, seed: int = 0) -> No
         NumericalError: the loss became NaN or infinite.
     """
     model = asked[0].model
-    named = [(name, p) for name, p in model.net.named_parameters() if p.requires_grad]
-    parameters = [p for _, p in named]
-    groups = [
-        {"params": [p for name, p in named if (".lora_B." in name) == is_b], "ahead": ahead}
-        for is_b, ahead in ((False, 1.0), (True, schedule.ahead))
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    parameters = [p for p in model.net.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
     draw = np.random.default_rng(seeds.derive(seed, "optimise", "order"))
     for step, (one, rows) in enumerate(_batches(asked, schedule, draw)):
         for group in optimiser.param_groups:
-            group["lr"] = group["ahead"] * _rate(step, schedule)
+            group["lr"] = _rate(step, schedule)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=schedule.bfloat16):
             value = loss(one, rows)
         if not torch.isfinite(value):
@@ -157,12 +145,7 @@ def _round(one: Asked, schedule: Schedule, draw: np.random.Generator) -> list[li
     """Part a goal's probes into batches at random; some at the end of the round may be left out."""
     size = min(schedule.batch_size, len(one))
     order = draw.permutation(len(one)).tolist()
-    if not schedule.alike:
-        return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
-    # Only within a few batches, so that no batch always holds the same probes.
-    pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
-    found = [rows for pool in pools for rows in batches(one, size, pool) if len(rows) == size]
-    return [found[place] for place in draw.permutation(len(found))]
+    return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
 
 
 def _rate(step: int, schedule: Schedule) -> float:

@@ -12,11 +12,11 @@ from tests.texts import CUE, LABELS, PROBES
 from umaf.adapters import attach, lora_modules, norms
 from umaf.errors import AdapterError, ConfigError, NumericalError, ProbeError, RegistryError
 from umaf.generation.decisions import ask
-from umaf.generation.distill import distill, divergence_from
+from umaf.generation.distill import RATE, distill, divergence_from
 from umaf.generation.generate import ROUTES, generate, shorten
 from umaf.generation.goals import answer_goal, label_goal
 from umaf.generation.solve import Solved
-from umaf.generation.train import Schedule, _round, nothing, train_lora
+from umaf.generation.train import Schedule, _round
 from umaf.models import open_model, weights_hash
 from umaf.readout import encode, label_scores
 
@@ -72,21 +72,16 @@ def test_distill_begins_fresh_or_where_a_solve_ends(target, goal, iterations):
     assert list(trained.factors) == lora_modules(target)
 
 
-def test_b_may_learn_faster_than_a(target, goal):
-    first = nothing(target, 2)
-    slow, fast = (
-        train_lora(target, [goal], rank=2, schedule=Schedule(steps=1, rate=1e-3, ahead=ahead), start=first)
-        for ahead in (1.0, 4.0)
+def test_the_rate_of_distill_follows_the_width(target, goal):
+    given, found = (
+        distill(target, [goal], rank=2, steps=2, rate=rate).factors for rate in (RATE / target.width, None)
     )
-    for name in first:
-        assert torch.allclose(fast[name][1], 4 * slow[name][1], atol=1e-6)
-        assert torch.equal(fast[name][0], slow[name][0])
+    assert all(torch.equal(given[name][i], found[name][i]) for name in given for i in (0, 1))
 
 
-@pytest.mark.parametrize("alike", [True, False])
-def test_a_round_of_training_holds_every_probe_at_most_once(target, goal, alike):
+def test_a_round_of_training_holds_every_probe_at_most_once(target, goal):
     one, draw = ask(target, goal), np.random.default_rng(0)
-    found = _round(one, Schedule(batch_size=4, alike=alike), draw)
+    found = _round(one, Schedule(batch_size=4), draw)
     rows = [row for batch in found for row in batch]
     assert len(set(rows)) == len(rows) == 24 and all(len(batch) == 4 for batch in found)
 
