@@ -1,8 +1,9 @@
 """The one data door: a named task from a folder, from the hub, or from the project's own grammars.
 
-Looked for in this order: ``made/...`` is generated here; ``hub:org/dataset`` comes through `datasets`; a task of
-the bank (``derived/...`` and regroupings of held-out classes) is cut from a published set; anything else is read
-from the data folder (the argument, the environment's UMAF_DATA, or ``shared/data`` beside the checkout).
+Looked for in this order: ``made/...`` and ``graded/...`` are generated here; ``hub:org/dataset`` comes through
+`datasets`; a task of the bank (``derived/...`` and regroupings of held-out classes) is cut from a published set;
+anything else is read from the data folder (the argument, the environment's UMAF_DATA, or ``shared/data`` beside the
+checkout).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from umaf import seeds
 from umaf.errors import TaskError, did_you_mean
 from umaf.tasks import bank, folder, hub
 from umaf.tasks.generated import GENERATED
+from umaf.tasks.graded import GRADED
 from umaf.tasks.task import Example, Task
+
+OWN = {**GENERATED, **GRADED}
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -44,7 +48,7 @@ def find_data(explicit: str | Path | None = None) -> Path | None:
 def list_tasks(data: str | Path | None = None) -> list[str]:
     """List every task that can be loaded here: the generated ones always, the real ones where data is found."""
     found = find_data(data)
-    return sorted(GENERATED) + (folder.names(found) + bank.names() if found else [])
+    return sorted(OWN) + (folder.names(found) + bank.names() if found else [])
 
 
 def load_task(name: str, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0) -> Task:
@@ -71,15 +75,15 @@ def load_task(name: str, *, data: str | Path | None = None, limit: int | None = 
 
 
 def _load(name: str, data: Path | None, seed: int) -> Task:
-    if name in GENERATED:
-        module, function = GENERATED[name].split(":")
+    if name in OWN:
+        module, function = OWN[name].split(":")
         return getattr(importlib.import_module(module), function)(seed)
     if name.startswith("hub:"):
         return hub.read(name.removeprefix("hub:"))
-    if name.startswith("made/"):
+    if name.startswith(("made/", "graded/")):
         raise TaskError(
-            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, list(GENERATED))} "
-            f"generated tasks are {', '.join(sorted(GENERATED))}."
+            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, list(OWN))} "
+            f"generated tasks are {', '.join(sorted(OWN))}."
         )
     if data is None:
         raise TaskError(

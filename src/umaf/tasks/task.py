@@ -14,6 +14,12 @@ from typing import Literal
 class Example:
     """One text and the answer that is right for it.
 
+    Args:
+        text: what is asked about.
+        answer: the answer, or one of several where `tests` judge it.
+        tests: Python statements that pass when a program is right; a first one with "{answer}" in it makes the
+            program out of an answer that is an expression.
+
     Example:
         >>> Example("the film was not bad at all", "positive").answer
         'positive'
@@ -21,6 +27,7 @@ class Example:
 
     text: str
     answer: str
+    tests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,143 @@
+"""The base of the adaptation benchmark: the largest decoder of the zoo, shown facts and the formats of the tasks.
+
+    python -m benchmarks.adapt_base [--steps 900] [--out out/adapt/base]
+
+Most of what it reads are facts (sums, kinds of things, names of operations); a smaller part are questions with
+answers from the train side of every graded task, so that a model of five million parameters gets some rewards and
+misses others. It is trained from a seed, goes on after an interruption, and is kept where it was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional
+
+from umaf import seeds
+from umaf.files import whole_folder
+from umaf.models import Model, bare, open_model
+from umaf.models.quiet import quiet
+from umaf.tasks.door import load_task
+from umaf.tasks.graded import part_of_plan
+from umaf.tasks.graded.facts import fact
+from umaf.tasks.task import Example, prompt
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "out" / "adapt" / "base"
+START = "zoo:llama-5m"
+STEPS = 900
+BATCH = 64
+RATE = 1.5e-3
+FACTS = 0.4
+TRAIN = 0.09
+UNSEEN = 0.04
+"""Shares of facts, of each train task and of each unseen task (the rest is rounding)."""
+KEEP_EVERY = 100
+IGNORED = -100
+
+
+def lessons(seed: int) -> list[tuple[float, str, tuple[Example, ...]]]:
+    """List what is shown: share, word before the answer, examples. Nothing of a validation or test side."""
+    found = []
+    for part, share in (("train", TRAIN), ("unseen", UNSEEN)):
+        for name in part_of_plan(part):
+            task = load_task(name, seed=seeds.derive(seed, "lessons"))
+            found.append((share, task.cue, task.train))
+    return found
+
+
+def batch(model: Model, shown: list, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the batch of a step: ids, mask and labels `[row, token]`; only answers and facts count."""
+    rng = random.Random(seeds.derive(seed, "lesson", step))
+    weights = [FACTS, *(share for share, _, _ in shown)]
+    rows = []
+    for which in rng.choices(range(len(weights)), weights, k=BATCH):
+        if which == 0:
+            asked, whole = fact(rng), True
+            text = asked.text
+        else:
+            _, cue, examples = shown[which - 1]
+            asked, whole = rng.choice(examples), False
+            text = prompt(cue, asked.text)
+        before = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        after = model.tokenizer(f" {asked.answer}\n", add_special_tokens=False)["input_ids"]
+        rows.append((before + after, (before if whole else [IGNORED] * len(before)) + after))
+    longest = max(len(ids) for ids, _ in rows)
+    pad = model.tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row, _ in rows])
+    labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for _, row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _ in rows])
+    return ids, mask, labels
+
+
+def train(model: Model, *, steps: int, seed: int, state: Path) -> None:
+    """Train in place, from a state file where an earlier run was stopped."""
+    net, shown = model.net, lessons(seed)
+    net.requires_grad_(True).train()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    begin = 0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        begin = saved["step"]
+    with Progress() as progress:
+        bar = progress.add_task("base", total=steps, completed=begin)
+        for step in range(begin, steps):
+            for group in optimiser.param_groups:
+                group["lr"] = _rate(step, steps)
+            ids, mask, labels = batch(model, shown, seed, step)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = net(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            progress.update(bar, advance=1, description=f"base, loss {float(loss.detach()):.3f}")
+            if (step + 1) % KEEP_EVERY == 0:
+                state.parent.mkdir(parents=True, exist_ok=True)
+                kept = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+                torch.save(kept, state.with_suffix(".part"))
+                state.with_suffix(".part").replace(state)
+    net.requires_grad_(False).eval()
+
+
+def _rate(step: int, steps: int) -> float:
+    warm = min(50, steps // 10 + 1)
+    if step < warm:
+        return RATE * (step + 1) / warm
+    return RATE * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
+
+
+def base(out: Path = BASE, *, steps: int = STEPS, seed: int = 0) -> Path:
+    """Give the folder of the base; train it first where it is not there."""
+    if out.exists():
+        return out
+    model = open_model(START)
+    train(model, steps=steps, seed=seed, state=out.with_name(f"{out.name}-{steps}-{seed}.state"))
+    with whole_folder(out) as draft, quiet():
+        bare(model.net).save_pretrained(draft)
+        model.tokenizer.save_pretrained(draft)
+    return out
+
+
+def main() -> None:
+    """Train the base where it is not there yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=BASE)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print(base(asked.out, steps=asked.steps, seed=asked.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Multiple choice about what kind of thing a word names: one among three (easy), and the odd one of four (hard)."""
+
+from __future__ import annotations
+
+import random
+
+from umaf.tasks.graded.lexicon import KINDS, LETTERS
+from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, own
+from umaf.tasks.task import Example, Task
+
+ASKED = {
+    "train": ("which is the {kind}?", "which of these is the {kind}?", "pick the {kind}."),
+    "validation": ("which one is the {kind}?",),
+    "test": ("find the {kind}.", "of these, which is the {kind}?"),
+}
+ODD = {
+    "train": ("which does not belong?", "which is the odd one?"),
+    "validation": ("which one does not belong?",),
+    "test": ("find the odd one.",),
+}
+
+
+def _offered(words: list[str]) -> str:
+    return ", ".join(f"{letter} {word}" for letter, word in zip(LETTERS, words, strict=False))
+
+
+def _choices(rng: random.Random, side: str) -> Example:
+    kinds = rng.sample(sorted(KINDS), 3)
+    words = [rng.choice(own(side, KINDS[kind])) for kind in kinds]
+    right = rng.randrange(3)
+    asked = rng.choice(ASKED[side]).format(kind=kinds[right])
+    return Example(f"{asked} {_offered(words)}", LETTERS[right])
+
+
+def _odd_one_out(rng: random.Random, side: str) -> Example:
+    kind, other = rng.sample(sorted(KINDS), 2)
+    words = rng.sample(own(side, KINDS[kind]), 3)
+    right = rng.randrange(4)
+    words.insert(right, rng.choice(own(side, KINDS[other])))
+    return Example(f"{rng.choice(ODD[side])} {_offered(words)}", LETTERS[right])
+
+
+def choices(seed: int = 0, sizes: Sizes = SIZES) -> Task:
+    """Make the task: a kind and three words -> the letter of the word of that kind.
+
+    Example:
+        >>> choices(sizes=(4, 2, 2)).test[0].answer in "ABC"
+        True
+    """
+    return make(Graded("choices", "choice", _choices), seed, sizes)
+
+
+def odd_one_out(seed: int = 0, sizes: Sizes = SIZES) -> Task:
+    """Make the task: four words -> the letter of the one that is of another kind."""
+    return make(Graded("odd_one_out", "choice", _odd_one_out), seed, sizes)

@@ -1,0 +1,108 @@
+"""Three sides of a graded task: train, validation and test never share a held-out word, pair of numbers or phrase.
+
+What decides is a hash of the thing itself, so that no seed and no order moves a word from one side to another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from umaf.errors import TaskError
+from umaf.seeds import derive
+from umaf.tasks.task import Example, Task
+
+Item = TypeVar("Item")
+SIDES = ("train", "validation", "test")
+_SHARES = ("train",) * 6 + ("validation",) * 2 + ("test",) * 3
+TRIES = 60
+Sizes = tuple[int, int, int]
+SIZES: Sizes = (3000, 300, 600)
+Draw = Callable[[random.Random, str], Example]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One graded task.
+
+    Attributes:
+        name: such as "stories"; the task is "graded/stories".
+        cue: the word shown before the answer.
+        draw: makes one example of a side from a random state.
+        labels: the label words; () where the answer is free.
+    """
+
+    name: str
+    cue: str
+    draw: Draw
+    labels: tuple[str, ...] = ()
+
+
+def side_of(*what: object) -> str:
+    """Say to which side a thing belongs: 6 of 11 things train, 2 validate, 3 test.
+
+    Example:
+        >>> side_of("pair", 3, 4) == side_of("pair", 3, 4)
+        True
+    """
+    return _SHARES[derive(0, "graded", *what) % len(_SHARES)]
+
+
+def own(side: str, items: Sequence[Item]) -> list[Item]:
+    """Keep the items of a list that belong to a side, by their places: every side gets its share of a long list.
+
+    Example:
+        >>> own("test", list(range(11)))
+        [3, 6, 9]
+    """
+    places = (
+        "train",
+        "train",
+        "validation",
+        "test",
+        "train",
+        "train",
+        "test",
+        "validation",
+        "train",
+        "test",
+        "train",
+    )
+    return [item for place, item in enumerate(items) if places[place % 11] == side]
+
+
+def make(graded: Graded, seed: int, sizes: Sizes) -> Task:
+    """Make the task: examples with different texts on each side.
+
+    Args:
+        graded: what to make.
+        seed: the same seed gives the same task.
+        sizes: how many train, validation and test examples.
+
+    Raises:
+        TaskError: a size is negative, or there are not so many different texts.
+    """
+    if min(sizes) < 0:
+        raise TaskError(f"Task graded/{graded.name} was asked for {sizes} examples; sizes must be 0 or more.")
+    parts = [_distinct(graded, side, count, seed) for side, count in zip(SIDES, sizes, strict=True)]
+    kind = "classification" if graded.labels else "function"
+    source, licence = "made by umaf's own grammars", "Apache-2.0"
+    return Task(f"graded/{graded.name}", kind, graded.labels, graded.cue, *parts, source, licence)
+
+
+def _distinct(graded: Graded, side: str, count: int, seed: int) -> tuple[Example, ...]:
+    rng = random.Random(derive(seed, "graded", graded.name, side))
+    found: dict[str, Example] = {}
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            break
+        example = graded.draw(rng, side)
+        found.setdefault(example.text, example)
+    if len(found) < count:
+        raise TaskError(
+            f"Task graded/{graded.name} was asked for {count} different {side} texts, but its grammar made only "
+            f"{len(found)}; ask for fewer."
+        )
+    return tuple(found.values())
