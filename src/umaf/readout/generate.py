@@ -1,78 +1,30 @@
-"""Free answers: greedy continuations, the loss of given answers, and bits per byte of plain text."""
+"""Given text: the logits and the loss of answers, and bits per byte of plain text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GenerationConfig, StoppingCriteriaList
 
 from umaf.errors import ProbeError, TaskError
-from umaf.models import Model, bare
-from umaf.models.quiet import quiet
+from umaf.models import Model
 from umaf.readout.encode import Encoded, encode, forward
 from umaf.readout.verbaliser import answer_tokens
-
-
-def continuations(
-    model: Model,
-    texts: Sequence[str],
-    cue: str | None,
-    *,
-    max_new_tokens: int = 24,
-    batch_size: int = 64,
-    truncate: bool = False,
-) -> list[str]:
-    """Lets the model answer, always taking the likeliest token, up to the end of the line.
-
-    Args:
-        model: with the head "lm" or "seq2seq".
-        texts: texts alone.
-        cue: the word before the answer.
-        max_new_tokens: longest answer.
-        batch_size: texts per pass.
-        truncate: cut texts that leave no room for the answer.
-
-    Returns:
-        One stripped answer per text, without its newline.
-
-    Raises:
-        TaskError: the head cannot continue a text. ProbeError: a text does not fit.
-    """
-    _check_generates(model)
-    room = None
-    if model.head == "lm" and model.window is not None:
-        room = model.window - max_new_tokens
-        if room < 1:
-            raise ProbeError(
-                f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
-                "ask for fewer."
-            )
-    batch = encode(model, texts, cue, max_length=room, truncate=truncate)
-    ends = _line_ends(model)
-    answers = [""] * len(texts)
-    for rows in _batches(model, batch, batch_size):
-        for row, answer in zip(
-            rows.tolist(), _greedy(model, batch.take(rows), ends, max_new_tokens), strict=True
-        ):
-            answers[row] = answer
-    return answers
 
 
 def answer_logits(
     model: Model, texts: Sequence[str], answers: Sequence[str], cue: str | None, *, truncate: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Logits at every token of given answers and of the end of their line; gradients flow.
+    """Logits at every token of given answers and, behind a cue, of the end of their line; gradients flow.
 
     Args:
         model: with the head "lm" or "seq2seq".
         texts: texts alone.
         answers: one per text.
-        cue: the word before the answer.
+        cue: the word before the answer; None where the answer goes on with the text itself, and may go on further.
         truncate: cut texts that are too long.
 
     Returns:
@@ -81,8 +33,8 @@ def answer_logits(
     Raises:
         TaskError: the head cannot answer. ProbeError: a text does not fit.
     """
-    _check_generates(model)
-    targets = [answer_ids(model, answer) for answer in answers]
+    check_writes(model)
+    targets = [answer_ids(model, answer, ended=cue is not None) for answer in answers]
     longest = max(map(len, targets), default=0)
     room = model.window - longest if model.head == "lm" and model.window is not None else None
     batch = encode(model, texts, cue, max_length=room, truncate=truncate)
@@ -118,8 +70,10 @@ def answer_loss(
     return functional.cross_entropy(logits, targets)
 
 
-def answer_ids(model: Model, answer: str) -> list[int]:
-    """Tokens of `` answer`` and of the end of its line (a newline, or the end token where there is none)."""
+def answer_ids(model: Model, answer: str, *, ended: bool = True) -> list[int]:
+    """Tokens of `` answer`` and, where it is ended, of the end of its line (a newline, else the end token)."""
+    if not ended:
+        return answer_tokens(model.tokenizer, answer)
     tokens = answer_tokens(model.tokenizer, f"{answer}\n" if model.head == "lm" else answer)
     newline = model.head == "lm" and "\n" in model.tokenizer.decode(tokens[-1:])
     end = [] if newline or model.tokenizer.eos_token_id is None else [model.tokenizer.eos_token_id]
@@ -146,7 +100,7 @@ def bits_per_byte(
     Raises:
         TaskError: the head does not predict text. ProbeError: texts too long or too short.
     """
-    _check_generates(model)
+    check_writes(model)
     nats, size = 0.0, 0
     with torch.inference_mode():
         for start in range(0, len(texts), batch_size):
@@ -183,70 +137,20 @@ def _second_half(model: Model, texts: Sequence[str], truncate: bool) -> tuple[fl
         return 0.0, 0
     first, second = zip(*pairs, strict=True)
     logits, targets = answer_logits(model, first, second, None, truncate=truncate)
-    keep = targets != model.tokenizer.eos_token_id
-    loss = functional.cross_entropy(logits[keep], targets[keep], reduction="sum")
+    loss = functional.cross_entropy(logits, targets, reduction="sum")
     return float(loss), sum(len(half.encode("utf-8")) for half in second)
 
 
-def _check_generates(model: Model) -> None:
+def check_writes(model: Model) -> None:
+    """Stop at a model whose head writes no text.
+
+    Raises:
+        TaskError: its head is not "lm" or "seq2seq".
+    """
     if model.head not in ("lm", "seq2seq"):
         raise TaskError(
             f'Text was asked from "{model.name}", but its head ({model.head}) does not write; use a language model.'
         )
-
-
-def _batches(model: Model, batch: Encoded, batch_size: int) -> list[Tensor]:
-    """Texts of near length together; of equal length where the model would read padding on the left."""
-    lengths = batch.mask.sum(1)
-    order = lengths.argsort(stable=True)
-    if model.family.masked or model.head == "seq2seq":
-        return list(order.split(batch_size))
-    _, counts = torch.unique_consecutive(lengths[order], return_counts=True)
-    return [rows for group in order.split(counts.tolist()) for rows in group.split(batch_size)]
-
-
-def _line_ends(model: Model) -> Tensor:
-    """Ids of the tokens that end a line, in the spellings byte-level and byte-fallback vocabularies use."""
-    vocabulary = model.tokenizer.get_vocab()
-    ends = [i for token, i in vocabulary.items() if any(mark in token for mark in ("\n", "Ċ", "<0x0A>"))]
-    return torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
-
-
-def _greedy(model: Model, batch: Encoded, ends: Tensor, max_new_tokens: int) -> list[str]:
-    """One batch; decoders are padded on the left so that every text goes on at the same place."""
-    ids, mask = _to_the_left(model, batch) if model.head == "lm" else (batch.ids, batch.mask)
-    eos = model.tokenizer.eos_token_id
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=model.tokenizer.pad_token_id,
-        eos_token_id=eos,
-        bos_token_id=model.tokenizer.bos_token_id,
-        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
-    )
-
-    def line_ended(tokens: Tensor, _scores: object, **_more: object) -> Tensor:
-        return torch.isin(tokens[:, -1], ends)
-
-    net: Any = bare(model.net)
-    with quiet(), torch.inference_mode():
-        out = net.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([line_ended]),
-        )
-    new = out[:, ids.shape[1] :] if model.head == "lm" else out[:, 1:]
-    texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-    return [text.split("\n")[0].strip() for text in texts]
-
-
-def _to_the_left(model: Model, batch: Encoded) -> tuple[Tensor, Tensor]:
-    ids, mask = torch.full_like(batch.ids, model.tokenizer.pad_token_id), torch.zeros_like(batch.mask)
-    for i, length in enumerate(batch.mask.sum(1).tolist()):
-        ids[i, -length:], mask[i, -length:] = batch.ids[i, :length], 1
-    return ids, mask
 
 
 def _append(model: Model, batch: Encoded, targets: Sequence[Sequence[int]]) -> Encoded:

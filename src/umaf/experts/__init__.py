@@ -1,0 +1,1 @@
+"""Experts: singular-value multipliers of a base, trained, stored, mixed and exported."""
