@@ -1,18 +1,66 @@
-"""Given text: the logits and the loss of answers, and bits per byte of plain text."""
+"""Free answers: greedy continuations, the loss of given answers, and bits per byte of plain text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import GenerationConfig, StoppingCriteriaList
 
 from umaf.errors import ProbeError, TaskError
-from umaf.models import Model
+from umaf.models import Model, bare
+from umaf.models.quiet import quiet
 from umaf.readout.encode import Encoded, encode, forward
 from umaf.readout.verbaliser import answer_tokens
+
+
+def continuations(
+    model: Model,
+    texts: Sequence[str],
+    cue: str | None,
+    *,
+    max_new_tokens: int = 24,
+    batch_size: int = 64,
+    truncate: bool = False,
+) -> list[str]:
+    """Lets the model answer, always taking the likeliest token, up to the end of the line.
+
+    Args:
+        model: with the head "lm" or "seq2seq".
+        texts: texts alone.
+        cue: the word before the answer.
+        max_new_tokens: longest answer.
+        batch_size: texts per pass.
+        truncate: cut texts that leave no room for the answer.
+
+    Returns:
+        One stripped answer per text, without its newline.
+
+    Raises:
+        TaskError: the head cannot continue a text. ProbeError: a text does not fit.
+    """
+    check_writes(model)
+    room = None
+    if model.head == "lm" and model.window is not None:
+        room = model.window - max_new_tokens
+        if room < 1:
+            raise ProbeError(
+                f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
+                "ask for fewer."
+            )
+    batch = encode(model, texts, cue, max_length=room, truncate=truncate)
+    ends = line_ends(model)
+    answers = [""] * len(texts)
+    for rows in alike(model, batch, batch_size):
+        for row, answer in zip(
+            rows.tolist(), _greedy(model, batch.take(rows), ends, max_new_tokens), strict=True
+        ):
+            answers[row] = answer
+    return answers
 
 
 def answer_logits(
@@ -151,6 +199,61 @@ def check_writes(model: Model) -> None:
         raise TaskError(
             f'Text was asked from "{model.name}", but its head ({model.head}) does not write; use a language model.'
         )
+
+
+def alike(model: Model, batch: Encoded, batch_size: int) -> list[Tensor]:
+    """Texts of near length together; of equal length where the model would read padding on the left."""
+    lengths = batch.mask.sum(1)
+    order = lengths.argsort(stable=True)
+    if model.family.masked or model.head == "seq2seq":
+        return list(order.split(batch_size))
+    _, counts = torch.unique_consecutive(lengths[order], return_counts=True)
+    return [rows for group in order.split(counts.tolist()) for rows in group.split(batch_size)]
+
+
+def line_ends(model: Model) -> Tensor:
+    """Ids of the tokens that end a line, in the spellings byte-level and byte-fallback vocabularies use."""
+    vocabulary = model.tokenizer.get_vocab()
+    ends = [i for token, i in vocabulary.items() if any(mark in token for mark in ("\n", "Ċ", "<0x0A>"))]
+    return torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
+
+
+def _greedy(model: Model, batch: Encoded, ends: Tensor, max_new_tokens: int) -> list[str]:
+    """One batch; decoders are padded on the left so that every text goes on at the same place."""
+    ids, mask = to_the_left(model, batch) if model.head == "lm" else (batch.ids, batch.mask)
+    eos = model.tokenizer.eos_token_id
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=model.tokenizer.pad_token_id,
+        eos_token_id=eos,
+        bos_token_id=model.tokenizer.bos_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+    )
+
+    def line_ended(tokens: Tensor, _scores: object, **_more: object) -> Tensor:
+        return torch.isin(tokens[:, -1], ends)
+
+    net: Any = bare(model.net)
+    with quiet(), torch.inference_mode():
+        out = net.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([line_ended]),
+        )
+    new = out[:, ids.shape[1] :] if model.head == "lm" else out[:, 1:]
+    texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.split("\n")[0].strip() for text in texts]
+
+
+def to_the_left(model: Model, batch: Encoded) -> tuple[Tensor, Tensor]:
+    """Move a batch's padding to the left, so that every text goes on at the same place: ids and mask."""
+    ids, mask = torch.full_like(batch.ids, model.tokenizer.pad_token_id), torch.zeros_like(batch.mask)
+    for i, length in enumerate(batch.mask.sum(1).tolist()):
+        ids[i, -length:], mask[i, -length:] = batch.ids[i, :length], 1
+    return ids, mask
 
 
 def _append(model: Model, batch: Encoded, targets: Sequence[Sequence[int]]) -> Encoded:
