@@ -57,7 +57,7 @@ def ask(model: Model, goal: Goal, *, truncate: bool = False) -> Asked:
         TaskError: the target cannot be read for these labels, or cannot write answers.
     """
     if goal.is_function:
-        lengths = tuple(len(answer_ids(model, answer)) for answer in goal.answers)
+        lengths = tuple(len(answer_ids(model, answer, ended=goal.cue is not None)) for answer in goal.answers)
         return Asked(model, goal, None, None, lengths)
     readout = make_readout(model, goal.labels, goal.cue)
     return Asked(model, goal, readout, prepare(model, goal.texts, readout, truncate=truncate))

@@ -170,7 +170,7 @@ def shorten(model: Model, goal: Goal) -> tuple[Goal, int]:
     if limit is None:
         return goal, 0
     if goal.is_function and model.head == "lm":
-        limit -= max(len(answer_ids(model, answer)) for answer in goal.answers)
+        limit -= max(len(answer_ids(model, answer, ended=goal.cue is not None)) for answer in goal.answers)
     if not encode(model, goal.texts, goal.cue, max_length=limit, truncate=True).cut:
         return goal, 0
     texts = tuple(_fit(model, text, goal.cue, limit) for text in goal.texts)

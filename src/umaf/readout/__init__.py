@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from umaf.readout.encode import Encoded, encode, prompt_of
 from umaf.readout.generate import answer_logits, answer_loss, bits_per_byte, continuations
+from umaf.readout.sample import samples
 from umaf.readout.scores import (
     Readout,
     answer_position,
@@ -32,4 +33,5 @@ __all__ = [
     "pooled",
     "prepare",
     "prompt_of",
+    "samples",
 ]
