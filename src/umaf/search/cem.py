@@ -73,9 +73,10 @@ def cross_entropy(
     Elites are chosen by the whole tuple, so a second part breaks the ties of the first: with ten shots most
     candidates share their accuracy, and the likelihood of the right answers tells them apart.
 
-    "best" against "mean": the best candidate ever scored is the default and is what the authors' code applies. It is
-    never worse on the score than the mean, but it is the luckiest of some thousand draws; with very few shots "mean"
-    is the smoother choice, at the price of being a point that need not have been scored itself.
+    "best" against "mean": the best candidate ever scored is the default and is what the authors' code applies. Its
+    score is never below the mean's, but it is the luckiest of some thousand draws. On a noisy score with a slow fit
+    (`keep` of 0.8) the mean ends a third nearer the goal; with `keep` at 0 the distribution has closed around one
+    point after some twenty iterations and the two hardly differ.
 
     Args:
         score: scores candidates ``[candidate, number]``, one tuple each.

@@ -54,20 +54,20 @@ def test_the_first_part_comes_first():
 
 
 def test_mean_and_best_are_two_results():
-    """With a noisy score the mean of the last distribution lies nearer the goal than the luckiest draw."""
+    """With a noisy score and a slow fit, the last mean lies nearer the goal than the luckiest draw."""
     apart = {"mean": 0.0, "best": 0.0}
     for result in apart:
-        for seed in range(12):
+        for seed in range(8):
             noise = np.random.default_rng(seed)
-            settings = CrossEntropy(result=result, iterations=8, keep=0.5, seed=seed)
+            settings = CrossEntropy(result=result, iterations=40, keep=0.8, seed=seed)
 
             def noisy(many, noise=noise):
-                return [(score + 0.5 * noise.standard_normal(),) for (score,) in near(many)]
+                return [(score + 0.1 * noise.standard_normal(),) for (score,) in near(many)]
 
             apart[result] += np.abs(
                 cross_entropy(noisy, [1 / 3] * 3, settings=settings).numbers - GOAL
             ).mean()
-    assert apart["mean"] < 0.9 * apart["best"]
+    assert apart["mean"] < 0.8 * apart["best"]
 
 
 def test_the_same_seed_gives_the_same_numbers():
