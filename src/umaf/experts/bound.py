@@ -2,9 +2,10 @@
 
     z = 1 + tanh(p),     p = 0  <->  z = 1 exactly
 
-The authors' release (Sun et al., 2025, Transformer-squared) has z = sigmoid(p) * sum(s) / sum(s * sigmoid(p)). There every direction's multiplier depends on every other direction, a change common to all of them cannot be
-expressed, z = 1 is reached only up to rounding, and whoever mixes has to know which of p and z is stored. Here each
-direction has its own number, and experts store z.
+The authors' release (Sun et al., 2025, Transformer-squared) has z = sigmoid(p) * sum(s) / sum(s * sigmoid(p)). There
+every direction's multiplier depends on every other's, a change common to all of them cannot be expressed, z = 1 is
+reached only up to rounding, and whoever mixes has to know which of p and z is stored. Here each direction has its own
+number, and experts store z.
 """
 
 from __future__ import annotations
