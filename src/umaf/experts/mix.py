@@ -67,9 +67,10 @@ def mix_rows(experts: Sequence[Expert], weights: Weights) -> dict[str, Tensor]:
     if table.dim() == 2:
         table = table.unsqueeze(-1).expand(-1, -1, len(names))
     if table.dim() != 3 or table.shape[1:] != (len(experts), len(names)):
+        found = list(torch.as_tensor(weights).shape[1:])
         raise ExpertError(
-            f"{len(experts)} experts of {len(names)} modules were given weights of shape "
-            f"{list(torch.as_tensor(weights).shape)}; give one per expert, or one per expert and module."
+            f"{len(experts)} experts of {len(names)} modules were given weights of shape {found}; give one per expert, "
+            "or one per expert and module."
         )
     if not torch.isfinite(table).all():
         raise ExpertError("A weight of a mixture is NaN or infinite; give finite numbers.")
