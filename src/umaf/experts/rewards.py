@@ -76,7 +76,10 @@ def judge_code(answers: Sequence[str], wanted: Sequence[Example], sandbox: Sandb
     Raises:
         ExpertError: an example has no tests.
     """
-    return [RIGHT if sandbox.passes(answer, one.tests) else WRONG for answer, one in zip(answers, wanted, strict=True)]
+    return [
+        RIGHT if sandbox.passes(answer, one.tests) else WRONG
+        for answer, one in zip(answers, wanted, strict=True)
+    ]
 
 
 def _last_number(text: str) -> float | None:

@@ -62,7 +62,9 @@ class Prompted:
             return
         ids, mask = to_the_left(model, prompts)
         more: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
-        out = self._net(input_ids=ids, attention_mask=mask, use_cache=True, **self._at(mask, ids.shape[1]), **more)
+        out = self._net(
+            input_ids=ids, attention_mask=mask, use_cache=True, **self._at(mask, ids.shape[1]), **more
+        )
         self._cache = out.past_key_values
         if copies > 1:
             self._cache.batch_repeat_interleave(copies)
@@ -79,7 +81,10 @@ class Prompted:
 
     def _decoded(self) -> Tensor:
         out = self._net(
-            encoder_outputs=self._encoded, attention_mask=self._mask, decoder_input_ids=self._written, use_cache=False
+            encoder_outputs=self._encoded,
+            attention_mask=self._mask,
+            decoder_input_ids=self._written,
+            use_cache=False,
         )
         return out.logits
 
@@ -115,14 +120,17 @@ def prompts_of(
     room = model.window - max_new_tokens if model.head == "lm" and model.window is not None else None
     if room is not None and room < 1:
         raise ConfigError(
-            f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; ask for fewer.'
+            f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; ask for '
+            "fewer."
         )
     try:
         return encode(model, texts, cue, max_length=room, truncate=truncate)
     except ProbeError as problem:
         if truncate or room is None:
             raise
-        raise ProbeError(f"{problem} (of the window, {max_new_tokens} tokens are kept for the answer)") from problem
+        raise ProbeError(
+            f"{problem} (of the window, {max_new_tokens} tokens are kept for the answer)"
+        ) from problem
 
 
 @torch.no_grad()

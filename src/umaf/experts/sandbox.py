@@ -87,9 +87,11 @@ class Sandbox:
         True
     """
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, limits: Limits = Limits()) -> None:
         if sys.platform == "win32":
-            raise ConfigError("The reward \"code\" needs process limits, which Windows lacks; use Linux or macOS.")
+            raise ConfigError(
+                'The reward "code" needs process limits, which Windows lacks; use Linux or macOS.'
+            )
         self.limits = limits
         self.network = ""
         self._server: subprocess.Popen[str] | None = None
@@ -133,7 +135,9 @@ class Sandbox:
             return "no program"
         key = (program, checks)
         if key not in self._known:
-            self._known[key] = self._ask({"program": program, "tests": "\n".join(checks), **asdict(self.limits)})
+            self._known[key] = self._ask(
+                {"program": program, "tests": "\n".join(checks), **asdict(self.limits)}
+            )
         return self._known[key]
 
     def _ask(self, job: dict[str, object]) -> str:
@@ -142,7 +146,9 @@ class Sandbox:
             self._start()
         server = self._server
         if server is None or server.stdin is None or server.stdout is None:
-            raise ExpertError("The sandbox was asked to run a program, but it is not open; use it in a with block.")
+            raise ExpertError(
+                "The sandbox was asked to run a program, but it is not open; use it in a with block."
+            )
         try:
             server.stdin.write(json.dumps(job) + "\n")
             server.stdin.flush()

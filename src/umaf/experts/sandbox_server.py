@@ -142,6 +142,7 @@ def lower(kind: int, value: tuple[int, int]) -> None:
 
 def block_sockets() -> None:
     """Make Python's own door to the network fail; the system's is closed by the namespace."""
+
     def refused(*_: object, **__: object) -> None:
         raise PermissionError("no network in here")
 

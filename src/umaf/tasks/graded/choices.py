@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from umaf.tasks.graded.lexicon import KINDS, LETTERS
+from umaf.tasks.graded.lexicon import KINDS
 from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, own
 from umaf.tasks.task import Example, Task
 
@@ -20,36 +20,33 @@ ODD = {
 }
 
 
-def _offered(words: list[str]) -> str:
-    return ", ".join(f"{letter} {word}" for letter, word in zip(LETTERS, words, strict=False))
-
-
 def _choices(rng: random.Random, side: str) -> Example:
     kinds = rng.sample(sorted(KINDS), 3)
     words = [rng.choice(own(side, KINDS[kind])) for kind in kinds]
     right = rng.randrange(3)
     asked = rng.choice(ASKED[side]).format(kind=kinds[right])
-    return Example(f"{asked} {_offered(words)}", LETTERS[right])
+    return Example(f"{asked} {words[0]}, {words[1]} or {words[2]}", words[right])
 
 
 def _odd_one_out(rng: random.Random, side: str) -> Example:
     kind, other = rng.sample(sorted(KINDS), 2)
     words = rng.sample(own(side, KINDS[kind]), 3)
-    right = rng.randrange(4)
-    words.insert(right, rng.choice(own(side, KINDS[other])))
-    return Example(f"{rng.choice(ODD[side])} {_offered(words)}", LETTERS[right])
+    odd = rng.choice(own(side, KINDS[other]))
+    words.insert(rng.randrange(4), odd)
+    return Example(f"{rng.choice(ODD[side])} {', '.join(words)}", odd)
 
 
 def choices(seed: int = 0, sizes: Sizes = SIZES) -> Task:
-    """Make the task: a kind and three words -> the letter of the word of that kind.
+    """Make the task: a kind and three words -> the word of that kind.
 
     Example:
-        >>> choices(sizes=(4, 2, 2)).test[0].answer in "ABC"
+        >>> task = choices(sizes=(4, 2, 2))
+        >>> task.test[0].answer in task.test[0].text
         True
     """
     return make(Graded("choices", "choice", _choices), seed, sizes)
 
 
 def odd_one_out(seed: int = 0, sizes: Sizes = SIZES) -> Task:
-    """Make the task: four words -> the letter of the one that is of another kind."""
+    """Make the task: four words -> the one that is of another kind."""
     return make(Graded("odd_one_out", "choice", _odd_one_out), seed, sizes)

@@ -51,4 +51,3 @@ MOODS: dict[str, tuple[str, ...]] = {
         "scared, nervous, worried, frightened, anxious, timid, uneasy, alarmed, tense, shy, fearful"
     ),
 }
-LETTERS = ("A", "B", "C", "D")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from umaf.tasks.graded.lexicon import LETTERS, NAMES, THINGS
+from umaf.tasks.graded.lexicon import NAMES, THINGS
 from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, own, side_of
 from umaf.tasks.task import Example, Task
 
-LARGEST = 15
+LARGEST = 9
 OPENINGS = (
     "{name} has {a} {things}",
     "{name} finds {a} {things}",
@@ -53,7 +53,7 @@ class Story:
 
 
 def pairs(side: str, plus: bool) -> list[tuple[int, int]]:
-    """List the pairs of numbers of a side, 1 to 15; what is taken away is never more than what is there.
+    """List the pairs of numbers of a side, 1 to 9; what is taken away is never more than what is there.
 
     Example:
         >>> all(a >= b for a, b in pairs("test", plus=False))
@@ -122,9 +122,8 @@ def _story_choice(rng: random.Random, side: str) -> Example:
     told = story(rng, side)
     near = [told.wrong, told.number + 1, told.number + 2, told.number + 10]
     others = [number for number in dict.fromkeys(near) if number != told.number][:2]
-    offered = rng.sample([told.number, *others], 3)
-    shown = ", ".join(f"{letter} {number}" for letter, number in zip(LETTERS, offered, strict=False))
-    return Example(f"{told.text} {shown}", LETTERS[offered.index(told.number)])
+    one, two, three = rng.sample([told.number, *others], 3)
+    return Example(f"{told.text} {one}, {two} or {three}?", str(told.number))
 
 
 def stories(seed: int = 0, sizes: Sizes = SIZES) -> Task:
@@ -143,5 +142,5 @@ def two_steps(seed: int = 0, sizes: Sizes = SIZES) -> Task:
 
 
 def story_choice(seed: int = 0, sizes: Sizes = SIZES) -> Task:
-    """Make the task: story of one step with three numbers -> the letter of the right one."""
+    """Make the task: story of one step with three numbers -> the right one."""
     return make(Graded("story_choice", "choice", _story_choice), seed, sizes)
