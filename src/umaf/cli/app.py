@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "card": ("umaf.cli.card", "Print the model card of a merge."),
     "diff": ("umaf.cli.diff", "Show what changed between two checkpoints, and where."),
     "extract-lora": ("umaf.cli.extract_lora", "Turn what an expert changed in its base into a LoRA."),
-    "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf."),
+    "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf, and their experts."),
     "doctor": ("umaf.cli.doctor", "Show versions, devices, and what is installed and found."),
 }
 

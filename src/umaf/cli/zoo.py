@@ -1,4 +1,4 @@
-"""`umaf zoo list` and `umaf zoo build`: the small models that ship with umaf."""
+"""`umaf zoo list`, `umaf zoo build` and `umaf zoo bank`: the small models that ship with umaf, and what they learn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import struct
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 
 import typer
@@ -19,7 +20,9 @@ from umaf.errors import ConfigError, ModelError
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 zoo = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List or build the small models that ship with umaf."
+    no_args_is_help=True,
+    add_completion=False,
+    help="List or build the small models that ship with umaf, and their experts.",
 )
 
 
@@ -59,15 +62,29 @@ def list_models(as_json: JsonOption = False) -> None:
 )
 def build(ctx: typer.Context) -> None:
     """Pretrain the models that are missing (see `umaf zoo build --help`)."""
+    _recipe("zoo.build", ctx.args)
+
+
+@zoo.command(
+    "bank",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bank(ctx: typer.Context) -> None:
+    """Fine-tune experts and oracle LoRAs that are missing (see `umaf zoo bank --help`)."""
+    _recipe("zoo.bank", ctx.args)
+
+
+def _recipe(name: str, words: list[str]) -> None:
+    """Run a recipe of the zoo with its own options."""
     if not (CHECKOUT / "zoo" / "build.py").is_file():
         raise ConfigError(
             "Building the zoo needs its recipes, which an installed wheel leaves out; run it in a git clone."
         )
     # The recipes are no part of the package, so a checkout's root has to be on the path.
-    sys.path.insert(0, str(CHECKOUT))
-    from zoo.build import main as build_zoo
-
-    build_zoo(ctx.args)
+    if str(CHECKOUT) not in sys.path:
+        sys.path.insert(0, str(CHECKOUT))
+    import_module(name).main(words)
 
 
 def model_folders(places: Iterable[Path]) -> list[Path]:
