@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from zoo import bank
 
 from umaf.adapters import load_adapter
 from umaf.cli import main
 from umaf.generation.train import Schedule
 from umaf.models import open_model
 from umaf.models.locate import zoo_names
+from zoo import bank
 
 
 @pytest.fixture
