@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light bench-merge bench-speed clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-merge bench-speed bench-adapt clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -39,6 +39,9 @@ bench-merge: $(STAMP)
 
 bench-speed: $(STAMP)
 	$(BIN)/python -m benchmarks.speed
+
+bench-adapt: $(STAMP)
+	$(BIN)/python -m benchmarks.adapt
 
 clean:
 	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis

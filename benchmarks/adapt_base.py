@@ -32,6 +32,7 @@ BASE = ROOT / "out" / "adapt" / "base"
 START = "zoo:llama-5m"
 STEPS = 1200
 BATCH = 64
+PARTS = 4
 RATE = 1.5e-3
 FACTS = 0.35
 LESSONS: dict[str, tuple[float, int | None]] = {
@@ -63,8 +64,11 @@ def lessons(seed: int) -> list[tuple[float, str, tuple[Example, ...]]]:
     return found
 
 
-def batch(model: Model, shown: list, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the batch of a step: ids, mask and labels `[row, token]`; only answers and facts count."""
+def batch(model: Model, shown: list, seed: int, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Draw the batch of a step in parts of like length: ids, mask and labels `[row, token]`.
+
+    The wanted answers count, and of facts every token.
+    """
     rng = random.Random(seeds.derive(seed, "lesson", step))
     weights = [FACTS, *(share for share, _, _ in shown)]
     rows = []
@@ -79,12 +83,33 @@ def batch(model: Model, shown: list, seed: int, step: int) -> tuple[Tensor, Tens
         before = model.tokenizer(text, add_special_tokens=False)["input_ids"]
         after = model.tokenizer(f" {asked.answer}\n", add_special_tokens=False)["input_ids"]
         rows.append((before + after, (before if whole else [IGNORED] * len(before)) + after))
+    rows.sort(key=lambda row: len(row[0]))
+    size = BATCH // PARTS
+    return [
+        _padded(rows[start : start + size], model.tokenizer.pad_token_id) for start in range(0, BATCH, size)
+    ]
+
+
+def _padded(rows: list, pad: int) -> tuple[Tensor, Tensor, Tensor]:
     longest = max(len(ids) for ids, _ in rows)
-    pad = model.tokenizer.pad_token_id
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row, _ in rows])
     labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for _, row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _ in rows])
     return ids, mask, labels
+
+
+def step_loss(net, parts: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Add up the gradients of a batch's parts; gives the mean loss per counted token."""
+    count = sum(int((labels[:, 1:] != IGNORED).sum()) for _, _, labels in parts)
+    total = 0.0
+    for ids, mask, labels in parts:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        wanted = labels[:, 1:].flatten()
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="sum") / count
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 def train(model: Model, *, steps: int, seed: int, state: Path) -> None:
@@ -103,15 +128,11 @@ def train(model: Model, *, steps: int, seed: int, state: Path) -> None:
         for step in range(begin, steps):
             for group in optimiser.param_groups:
                 group["lr"] = _rate(step, steps)
-            ids, mask, labels = batch(model, shown, seed, step)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = net(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten())
-            loss.backward()
+            loss = step_loss(net, batch(model, shown, seed, step))
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            progress.update(bar, advance=1, description=f"base, loss {float(loss.detach()):.3f}")
+            progress.update(bar, advance=1, description=f"base, loss {loss:.3f}")
             if (step + 1) % KEEP_EVERY == 0:
                 state.parent.mkdir(parents=True, exist_ok=True)
                 kept = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}

@@ -1,0 +1,85 @@
+"""What the adaptation benchmark trains: tasks, seeds, methods, and how long each learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from umaf.experts.settings import TrainSettings
+from umaf.tasks.graded import part_of_plan
+
+SEEDS = (0, 1, 2)
+TASKS = tuple(part_of_plan("train"))
+UNSEEN = tuple(part_of_plan("unseen"))
+TEST = 240
+"""Test texts per task and seed; a seed draws its own."""
+LONGEST = {"numeric": 5, "exact": 7, "label": 7, "code": 14}
+"""Tokens an answer may have, by reward."""
+STEPS = 60
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to learn a task.
+
+    Attributes:
+        name: in tables and file names.
+        trains: "svf", "lora" or "ia3".
+        objective: "reinforce" or "next_token".
+        rate: learning rate of Adam; each the best of three for the task "stories" by validation, seed 99.
+    """
+
+    name: str
+    trains: str
+    objective: str
+    rate: float
+
+
+METHODS = (
+    Method("svf_rl", "svf", "reinforce", 0.03),
+    Method("lora_rl", "lora", "reinforce", 0.002),
+    Method("svf_ntp", "svf", "next_token", 0.03),
+    Method("lora_ntp", "lora", "next_token", 0.002),
+    Method("ia3_ntp", "ia3", "next_token", 0.03),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a method on a task by a seed."""
+
+    method: str
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """File name of its result."""
+        return f"{self.method}--{self.task.partition('/')[2]}--{self.seed}"
+
+
+def cells() -> list[Cell]:
+    """List the work: methods in turn within a seed, so that an early end leaves whole seeds."""
+    return [Cell(method.name, task, seed) for seed in SEEDS for method in METHODS for task in TASKS]
+
+
+def method_of(name: str) -> Method:
+    """Find a method by name."""
+    return next(method for method in METHODS if method.name == name)
+
+
+def settings_of(cell: Cell) -> TrainSettings:
+    """Give the settings of a cell's training; both objectives take as many steps of as many prompts."""
+    method, reward = method_of(cell.method), part_of_plan("train")[cell.task]
+    return TrainSettings(
+        objective=method.objective,  # pyright: ignore[reportArgumentType]
+        steps=STEPS,
+        rate=method.rate,
+        max_new_tokens=LONGEST[reward],
+        validation=100,
+        validate_every=10,
+        patience=0,
+        keep_every=10,
+        run_code=reward == "code",
+        bfloat16=True,
+        seed=cell.seed,
+    )
