@@ -17,6 +17,7 @@ from umaf.adapters import weight_of
 from umaf.errors import AdapterError, ExpertError
 from umaf.evaluation.provenance import versions
 from umaf.experts.decompose import base_identity, svf_modules
+from umaf.experts.packed import pack, unpack
 from umaf.files import whole_folder, write_json
 from umaf.models import Model
 
@@ -130,8 +131,7 @@ def save_expert(expert: Expert, folder: str | Path) -> Path:
                 f'Expert "{expert.name}" holds NaN or infinity in "{name}", so it was not saved; train it again.'
             )
     with whole_folder(folder) as draft:
-        tensors = {name: z.detach().to("cpu", torch.float32).contiguous() for name, z in expert.z.items()}
-        save_file(tensors, draft / WEIGHTS)
+        save_file(pack(expert.z), draft / WEIGHTS)
         write_json(draft / CARD, {"name": expert.name, **expert.card.model_dump(mode="json")})
     return Path(folder)
 
@@ -149,7 +149,7 @@ def load_expert(folder: str | Path) -> Expert:
     """
     name, card = read_card(folder)
     try:
-        z = load_file(Path(folder) / WEIGHTS)
+        z = unpack(load_file(Path(folder) / WEIGHTS))
     except Exception as problem:  # safetensors has its own tree; the user gets one sentence
         why = " ".join(str(problem).split())[:120].rstrip(".")
         raise ExpertError(f"The expert {folder} has unreadable numbers ({why}); copy it again.") from problem
@@ -160,7 +160,7 @@ def load_expert(folder: str | Path) -> Expert:
         )
     if any(not torch.isfinite(each).all() for each in z.values()):
         raise ExpertError(f"The expert {folder} holds NaN or infinity; train it again.")
-    return Expert(name, {module: z[module].float() for module in card.modules}, card)
+    return Expert(name, {module: z[module] for module in card.modules}, card)
 
 
 def read_card(folder: str | Path) -> tuple[str, ExpertCard]:
