@@ -1,0 +1,194 @@
+"""`umaf expert train`: train an expert on a task, showing how it goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import Field
+from rich.console import Console
+from rich.markup import escape
+
+from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener
+from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+
+if TYPE_CHECKING:
+    from umaf.experts.expert import Expert
+    from umaf.experts.settings import TrainSettings
+
+Watch = Callable[[int, Mapping[str, float]], None]
+
+
+class ExpertTrainConfig(ModelConfig):
+    """What `umaf expert train` does."""
+
+    model: str
+    task: str
+    out: Path
+    data: Path | None = None
+    reward: str | None = None
+    objective: Literal["reinforce", "next_token"] = "reinforce"
+    modules: tuple[str, ...] = ()
+    description: str = ""
+    steps: int = Field(default=120, ge=1)
+    rate: float = Field(default=0.02, gt=0)
+    prompts: int = Field(default=16, ge=1)
+    samples: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=16, ge=1)
+    kl: float = Field(default=0.02, ge=0)
+    normalise: bool = False
+    clip: float | None = Field(default=None, gt=0, lt=1)
+    passes: int = Field(default=1, ge=1)
+    validate_every: int = Field(default=10, ge=1)
+    patience: int = Field(default=6, ge=0)
+    run_code: bool = False
+    reward_seconds: float = Field(default=10.0, gt=0)
+    too_long: Literal["stop", "drop"] = "stop"
+
+
+def train(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="The base: a hub id, a folder, or zoo:NAME.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="What to learn.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The expert's folder; must not exist.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of real tasks.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="exact, numeric, label, code, or a plugin's. [default: the task's]"
+        ),
+    ] = None,
+    objective: Annotated[
+        Literal["reinforce", "next_token"], typer.Option(help="Learn from rewards, or from wanted answers.")
+    ] = "reinforce",
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART", help="Modules by parts of their names, once for each: mlp, attention, q_proj."
+        ),
+    ] = None,
+    description: Annotated[str, typer.Option(help="One line for people and dispatchers.")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 120,
+    rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.02,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts per step.")] = 16,
+    samples: Annotated[int, typer.Option(min=2, help="Answers drawn per prompt.")] = 8,
+    temperature: Annotated[float, typer.Option(help="Of the answers drawn.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 16,
+    kl: Annotated[float, typer.Option(help="Weight of the divergence from the base.")] = 0.02,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Divide advantages by their deviation in the group.")
+    ] = False,
+    clip: Annotated[float | None, typer.Option(help="Clip probability ratios at 1 +- this.")] = None,
+    passes: Annotated[int, typer.Option(min=1, help="Gradient steps on the same answers.")] = 1,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between looks at validation.")] = 10,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Looks without a better score before it stops; 0: never.")
+    ] = 6,
+    run_code: Annotated[
+        bool,
+        typer.Option("--run-code", help="Allow the reward code to run what the model writes, in a sandbox."),
+    ] = False,
+    reward_seconds: Annotated[float, typer.Option(help="Longest one call of a reward may take.")] = 10.0,
+    too_long: Annotated[
+        Literal["stop", "drop"], typer.Option(help="What to do with prompts longer than the window.")
+    ] = "stop",
+    allow_pickle: PickleOption = False,
+    trust_remote_code: RemoteOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Train an expert on a task by rewards. Interrupted, the same command goes on where it was."""
+    settings = settle(ExpertTrainConfig, ctx)
+    console = Console(stderr=True, quiet=as_json)
+    with shown(settings.steps, console) as (watch, tell):
+        expert = make(settings, watch=watch, tell=tell)
+    figure = draw(expert, settings.out)
+    scores = expert.card.scores
+    if as_json:
+        found = {"out": str(settings.out), "name": expert.name, "scores": scores}
+        print(json.dumps({**found, "figure": None if figure is None else str(figure)}, indent=2))
+        return
+    before, after = scores["validation_before"], scores["validation"]
+    Console().print(
+        f"{escape(str(settings.out))}: {before:.3f} of the validation answers were right, now {after:.3f}, after "
+        f"{scores['steps']:.0f} steps.",
+        highlight=False,
+    )
+    if after <= before:
+        Console().print("Nothing was gained, so the expert changes nothing; try another rate or more steps.")
+
+
+def make(settings: ExpertTrainConfig, *, watch: Watch, tell: Callable[[str], None]) -> Expert:
+    """Do what the command does, without printing."""
+    from umaf.experts.train import train_expert
+    from umaf.files import refuse_existing
+    from umaf.tasks.door import load_task
+
+    refuse_existing(settings.out)
+    task = load_task(settings.task, data=settings.data, seed=settings.seed)
+    return train_expert(
+        opener(settings)(settings.model),
+        task,
+        settings=training_of(settings),
+        folder=settings.out,
+        modules=list(settings.modules) or None,
+        description=settings.description,
+        tell=tell,
+        watch=watch,
+    )
+
+
+def training_of(settings: ExpertTrainConfig) -> TrainSettings:
+    """Give the training's own settings out of the command's."""
+    from umaf.experts.settings import TrainSettings
+
+    asked = settings.model_dump(include=set(TrainSettings.model_fields))
+    return TrainSettings(**asked)
+
+
+@contextmanager
+def shown(steps: int, console: Console) -> Iterator[tuple[Watch, Callable[[str], None]]]:
+    """Show a bar with the last numbers, on a terminal only; sentences are always shown."""
+
+    def tell(sentence: str) -> None:
+        console.print(escape(sentence), highlight=False)
+
+    if not console.is_terminal:
+        yield lambda step, numbers: None, tell
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        row = bar.add_task("train", total=steps)
+
+        def watch(step: int, numbers: Mapping[str, float]) -> None:
+            parts = [
+                f"{name} {numbers[name]:.2f}" for name in ("right", "divergence", "loss") if name in numbers
+            ]
+            bar.update(row, completed=step, description=f"step {step} of {steps}, {', '.join(parts)}")
+
+        yield watch, tell
+
+
+def draw(expert: Expert, folder: Path) -> Path | None:
+    """Draw the training's curves beside the expert; None where matplotlib is not installed."""
+    try:
+        from umaf.reports.curves import training_curves
+        from umaf.reports.save import save_figure
+    except ImportError:
+        return None
+    _, drawing = save_figure(
+        training_curves(expert.card.curves, title=f"Training of {expert.name}"), folder, "curves"
+    )
+    return drawing
