@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from umaf.errors import UmafError
 
 if TYPE_CHECKING:
-    from umaf.activations.probes import Probes, read_probes
+    from umaf.activations.probes import read_probes
+    from umaf.dispatch.adaptive import AdaptiveModel
     from umaf.evaluation.evaluate import evaluate
     from umaf.extraction.extractor import extract as fingerprint
     from umaf.extraction.fingerprint import Fingerprint
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveModel",
     "Fingerprint",
     "Model",
-    "Probes",
     "Source",
     "Task",
     "UmafError",
@@ -50,9 +51,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptiveModel": "umaf.dispatch.adaptive:AdaptiveModel",
     "Fingerprint": "umaf.extraction.fingerprint:Fingerprint",
     "Model": "umaf.models.open:Model",
-    "Probes": "umaf.activations.probes:Probes",
     "Source": "umaf.generation.sources:Source",
     "Task": "umaf.tasks.task:Task",
     "evaluate": "umaf.evaluation.evaluate:evaluate",

@@ -25,6 +25,7 @@ GROUPS = (
     "umaf.routes",
     "umaf.merge_methods",
     "umaf.rewards",
+    "umaf.dispatchers",
 )
 
 

@@ -1,0 +1,3 @@
+"""Dispatch: which experts a request gets, and two-pass generation with them."""
+
+from __future__ import annotations

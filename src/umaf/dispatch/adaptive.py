@@ -1,0 +1,266 @@
+"""An adaptive model: a first pass decides which experts a request needs, a second pass answers with them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from umaf.dispatch.chat import Request, asked
+from umaf.dispatch.decision import Decision, Dispatcher
+from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting
+from umaf.dispatch.dispatchers import Material, make_dispatcher
+from umaf.dispatch.shelf import Shelved, by_name, open_shelf
+from umaf.errors import ConfigError, ExpertError
+from umaf.experts.expert import load_expert
+from umaf.models import Model
+
+Asked = str | Request
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and how it came about.
+
+    Attributes:
+        text: what the model wrote.
+        weights: by the experts' names; all zero is the base alone.
+        why: one line: the experts, their weights, and the reason.
+        tokens: how many the model wrote.
+        finish: "stop" (it ended, or a stop was met), "length", or "left" (nobody waited any more).
+        first_pass: seconds the decision took, of all requests that were decided together.
+        second_pass: seconds of writing, of all requests that were written together.
+    """
+
+    text: str
+    weights: Mapping[str, float]
+    why: str
+    tokens: int
+    finish: Finish
+    first_pass: float
+    second_pass: float
+
+
+class AdaptiveModel:
+    """A base, a shelf of experts, and a way to choose among them for every request.
+
+    It can be used by one caller at a time: while a reply is being written, its mixture is on the base.
+
+    Args:
+        shelf: the base and its experts.
+        dispatcher: decides; the base alone answers when not given.
+
+    Example:
+        >>> from umaf.experts.expert import identity_expert
+        >>> from umaf.dispatch.shelf import open_shelf
+        >>> from umaf.models import open_model
+        >>> base = open_model("zoo:llama-1m")
+        >>> adaptive = AdaptiveModel(open_shelf(base, [identity_expert(base, "nothing")]))
+        >>> reply = adaptive.generate(["once upon"], drawing=Drawing(max_new_tokens=3), experts="nothing")[0]
+        >>> reply.tokens, reply.weights
+        (3, {'nothing': 1.0})
+    """
+
+    def __init__(self, shelf: Shelved, dispatcher: Dispatcher | None = None) -> None:
+        self.shelf = shelf
+        self._dispatcher = dispatcher
+        self._busy = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        model: Model,
+        experts: Sequence[str | Path],
+        *,
+        by: str | None = "prompt",
+        material: Material | None = None,
+        cache: Path | None = None,
+    ) -> AdaptiveModel:
+        """Open experts from their folders and make the dispatcher.
+
+        Args:
+            model: the base.
+            experts: folders of experts, or of LoRAs in PEFT's format.
+            by: a dispatcher's name; None lets every request name its experts or get the base.
+            material: what the dispatcher may learn from.
+            cache: a folder for the singular directions of bases.
+
+        Raises:
+            ExpertError: experts that do not fit the base or each other, or a dispatcher that lacks material.
+        """
+        shelf = shelf_from(model, experts, cache=cache)
+        return cls(shelf, None if by is None else make_dispatcher(by, shelf, material))
+
+    def decide(
+        self, requests: Sequence[Asked], *, experts: str | Mapping[str, float] | None = None
+    ) -> Decision:
+        """Run the first pass alone.
+
+        Args:
+            requests: texts, or requests with a prompt around their text.
+            experts: an expert's name or weights by name, in place of the dispatcher.
+        """
+        if experts is not None:
+            wanted = {experts: 1.0} if isinstance(experts, str) else experts
+            return by_name(self.shelf, wanted, rows=len(requests))
+        if self._dispatcher is None:
+            base = by_name(self.shelf, {}, rows=len(requests))
+            return replace(base, reasons=("no expert was asked for",) * len(requests))
+        with self._alone():
+            return self._dispatcher([_request(self.shelf.model, one).text for one in requests])
+
+    def generate(
+        self,
+        requests: Sequence[Asked],
+        *,
+        cue: str | None = None,
+        drawing: Drawing | Sequence[Drawing] | None = None,
+        experts: str | Mapping[str, float] | Decision | None = None,
+        told: Told | None = None,
+    ) -> list[Reply]:
+        """Answer requests, each with its own mixture, in one batch where the experts allow it.
+
+        Args:
+            requests: texts, or requests with a prompt around their text.
+            cue: the word before the answer of plain texts; the answer is then one line.
+            drawing: how replies are drawn, for all or one for each; the likeliest tokens when not given.
+            experts: an expert's name, weights by name, or a decision, in place of the dispatcher.
+            told: called with a sentence when something had to be done otherwise: a batch that did not fit memory.
+
+        Returns:
+            One reply per request, in their order.
+
+        Raises:
+            ProbeError: a request that does not fit the window.
+            ExpertError: experts that the shelf does not have.
+        """
+        if not requests:
+            return []
+        asks = [_request(self.shelf.model, one, cue) for one in requests]
+        begun = time.perf_counter()
+        decision = experts if isinstance(experts, Decision) else self.decide(asks, experts=experts)
+        first = time.perf_counter() - begun
+        many = [drawing or Drawing()] * len(asks) if not isinstance(drawing, Sequence) else list(drawing)
+        replies: dict[int, Reply] = {}
+        for rows in self._together(decision):
+            begun = time.perf_counter()
+            written = self._written(asks, decision, many, rows, told)
+            second = time.perf_counter() - begun
+            for row, (text, tokens, finish) in written.items():
+                shares, why = decision.shares(row), decision.explain(row)
+                replies[row] = Reply(text, shares, why, tokens, finish, first, second)
+        return [replies[row] for row in range(len(asks))]
+
+    def stream(
+        self,
+        requests: Sequence[Asked],
+        decision: Decision,
+        *,
+        drawings: Sequence[Drawing],
+        left: Callable[[int], bool] = lambda row: False,
+    ) -> Iterator[Piece]:
+        """Run the second pass of decided requests, and give every piece of text as it is written.
+
+        Args:
+            requests: as `generate` takes them.
+            decision: one row per request.
+            drawings: one per request.
+            left: whether nobody waits for a row any more; such a row ends early.
+
+        Yields:
+            Pieces, each with its row; the last one of a row says why it ended.
+        """
+        asks = [_request(self.shelf.model, one) for one in requests]
+        with self._alone():
+            for rows in self._together(decision):
+                for pieces in self._pass(asks, decision, drawings, rows, left):
+                    yield from pieces
+
+    def _pass(self, asks, decision, drawings, rows, left=lambda row: False) -> Iterator[list[Piece]]:
+        """One batch of the second pass; pieces carry the rows of the whole."""
+        own = [_lined(asks[row], drawings[row]) for row in rows]
+        longest = max(one.max_new_tokens for one in own)
+        prompts = fitting(self.shelf.model, [asks[row].prompt for row in rows], longest)
+        with self.shelf.applied(decision.weights[list(rows)]) as model:
+            for pieces in decode(model, prompts, own, left=lambda at: left(rows[at])):
+                yield [replace(piece, row=rows[piece.row]) for piece in pieces]
+
+    def _written(
+        self, asks, decision, drawings, rows: Sequence[int], told: Told | None
+    ) -> dict[int, tuple[str, int, Finish]]:
+        """Write a batch to its end; halve it where it does not fit the memory."""
+        texts = {row: "" for row in rows}
+        ends: dict[int, tuple[int, Finish]] = {}
+        try:
+            with self._alone():
+                for pieces in self._pass(asks, decision, drawings, rows):
+                    for piece in pieces:
+                        texts[piece.row] += piece.text
+                        if piece.finish is not None:
+                            ends[piece.row] = (piece.tokens, piece.finish)
+        except torch.OutOfMemoryError as problem:
+            if len(rows) == 1:
+                raise ConfigError(
+                    "A single request does not fit the memory; ask for a shorter reply or use a smaller model."
+                ) from problem
+            if told is not None:
+                told(f"{len(rows)} requests at once do not fit the memory; going on with half as many.")
+        else:
+            return {row: (texts[row].strip(), *ends[row]) for row in rows}
+        half = len(rows) // 2
+        return {
+            **self._written(asks, decision, drawings, rows[:half], told),
+            **self._written(asks, decision, drawings, rows[half:], told),
+        }
+
+    def _together(self, decision: Decision) -> list[list[int]]:
+        """Group rows that one batch can hold: all of them, or those of one mixture."""
+        if self.shelf.rows_may_differ:
+            return [list(range(len(decision)))]
+        groups: dict[tuple[float, ...], list[int]] = {}
+        for row, weights in enumerate(decision.weights):
+            groups.setdefault(tuple(weights.flatten().tolist()), []).append(row)
+        return list(groups.values())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise ConfigError(
+                "An adaptive model was asked while it was writing another reply; read that to its end, or close it."
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def shelf_from(model: Model, folders: Sequence[str | Path], *, cache: Path | None = None) -> Shelved:
+    """Open a shelf of experts, or of LoRAs in PEFT's format; not of both.
+
+    Raises:
+        ExpertError: folders of both kinds, or experts that do not fit the base or each other.
+    """
+    from umaf.dispatch.loras import open_lora_shelf
+
+    loras = [Path(folder) for folder in folders if (Path(folder) / "adapter_config.json").is_file()]
+    if not loras:
+        return open_shelf(model, [load_expert(folder) for folder in folders], cache=cache)
+    if len(loras) < len(folders):
+        odd = next(folder for folder in folders if Path(folder) not in loras)
+        raise ExpertError(f"The shelf was given LoRAs and the expert {odd}; put one kind on a shelf.")
+    return open_lora_shelf(model, {folder.name: folder for folder in loras})
+
+
+def _request(model: Model, one: Asked, cue: str | None = None) -> Request:
+    return one if isinstance(one, Request) else asked(model, one, cue)
+
+
+def _lined(request: Request, drawing: Drawing) -> Drawing:
+    """End a reply with its line where the request's form wants that."""
+    return replace(drawing, stop=("\n", *drawing.stop)) if request.lines else drawing
