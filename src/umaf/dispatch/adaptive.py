@@ -13,7 +13,7 @@ import torch
 
 from umaf.dispatch.chat import Request, asked
 from umaf.dispatch.decision import Decision, Dispatcher
-from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting
+from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting, sizes_of
 from umaf.dispatch.dispatchers import Material, make_dispatcher
 from umaf.dispatch.shelf import Shelved, by_name, open_shelf
 from umaf.errors import ConfigError, ExpertError
@@ -148,7 +148,7 @@ class AdaptiveModel:
         first = time.perf_counter() - begun
         many = [drawing or Drawing()] * len(asks) if not isinstance(drawing, Sequence) else list(drawing)
         replies: dict[int, Reply] = {}
-        for rows in self._together(decision):
+        for rows in self._together(asks, decision, many):
             begun = time.perf_counter()
             written = self._written(asks, decision, many, rows, told)
             second = time.perf_counter() - begun
@@ -178,7 +178,7 @@ class AdaptiveModel:
         """
         asks = [_request(self.shelf.model, one) for one in requests]
         with self._alone():
-            for rows in self._together(decision):
+            for rows in self._together(asks, decision, drawings):
                 for pieces in self._pass(asks, decision, drawings, rows, left):
                     yield from pieces
 
@@ -219,14 +219,30 @@ class AdaptiveModel:
             **self._written(asks, decision, drawings, rows[half:], told),
         }
 
-    def _together(self, decision: Decision) -> list[list[int]]:
-        """Group rows that one batch can hold: all of them, or those of one mixture."""
-        if self.shelf.rows_may_differ:
-            return [list(range(len(decision)))]
-        groups: dict[tuple[float, ...], list[int]] = {}
+    def _together(self, asks, decision: Decision, drawings) -> list[list[int]]:
+        """Group rows that one batch can hold: of one mixture where they may not differ, and inside the window.
+
+        A batch goes on until its longest reply ends, so its longest prompt has to fit beside that.
+        """
+        model = self.shelf.model
+        sizes = sizes_of(model, [one.prompt for one in asks], drawings)
+        groups: dict[object, list[int]] = {}
         for row, weights in enumerate(decision.weights):
-            groups.setdefault(tuple(weights.flatten().tolist()), []).append(row)
-        return list(groups.values())
+            same = None if self.shelf.rows_may_differ else tuple(weights.flatten().tolist())
+            groups.setdefault(same, []).append(row)
+        if model.head != "lm" or model.window is None:
+            return list(groups.values())
+        found: list[list[int]] = []
+        for rows in groups.values():
+            size = reply = model.window
+            # By the length of replies, the longest last: neighbours then differ little.
+            for row in sorted(rows, key=lambda at: (drawings[at].max_new_tokens, -sizes[at])):
+                size, reply = max(size, sizes[row]), max(reply, drawings[row].max_new_tokens)
+                if size + reply > model.window:
+                    found.append([])
+                    size, reply = sizes[row], drawings[row].max_new_tokens
+                found[-1].append(row)
+        return [sorted(rows) for rows in found]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

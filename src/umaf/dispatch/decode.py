@@ -78,6 +78,21 @@ def fitting(model: Model, prompts: Sequence[str], longest: int) -> Encoded:
         ) from problem
 
 
+def sizes_of(model: Model, prompts: Sequence[str], drawings: Sequence[Drawing]) -> list[int]:
+    """Count the tokens of prompts, each of which has to leave room for its own reply.
+
+    Raises:
+        ConfigError, ProbeError: as `fitting`.
+    """
+    sizes = [0] * len(prompts)
+    for longest in {drawing.max_new_tokens for drawing in drawings}:
+        rows = [row for row, drawing in enumerate(drawings) if drawing.max_new_tokens == longest]
+        found = fitting(model, [prompts[row] for row in rows], longest).mask.sum(1).tolist()
+        for row, size in zip(rows, found, strict=True):
+            sizes[row] = size
+    return sizes
+
+
 @torch.inference_mode()
 def decode(
     model: Model,

@@ -142,6 +142,24 @@ def test_a_request_longer_than_the_window(adaptive):
         adaptive.generate(["is"], drawing=Drawing(max_new_tokens=128))
 
 
+def test_a_long_prompt_and_a_long_reply_do_not_meet_in_one_batch(pico, monkeypatch):
+    """Each fits the window of learned positions alone; together the short row would run out of positions."""
+    model = open_model(pico("gpt2"))
+    adaptive = AdaptiveModel(open_shelf(model, [make_expert(model, "one")]))
+    batches, inner = [], adaptive_module.decode
+    monkeypatch.setattr(
+        adaptive_module, "decode", lambda m, p, d, **k: batches.append(len(d)) or inner(m, p, d, **k)
+    )
+    long = " ".join(["the film"] * 55)
+    texts, drawings = [long, "is", "no"], [Drawing(5), Drawing(100), Drawing(100)]
+    together = texts_of(adaptive.generate(texts, drawing=drawings))
+    assert batches == [1, 2]
+    alone = [
+        adaptive.generate([text], drawing=one)[0].text for text, one in zip(texts, drawings, strict=True)
+    ]
+    assert together == alone
+
+
 def test_an_expert_that_is_not_there(adaptive):
     with pytest.raises(ExpertError, match="the shelf has good, bad, kind"):
         adaptive.generate(["is"], experts="sums")
