@@ -1,49 +1,69 @@
-"""`umaf evaluate`: score a model, bare or with an adapter, on tasks."""
+"""`umaf evaluate`: score models, bare or with adapters, on tasks of any form."""
 
 from __future__ import annotations
 
 import json
+import secrets
+from datetime import datetime, timezone
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import Field
+from pydantic import Field, field_validator
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener, short, stages
+from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener, short, spread, stages
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
 
 if TYPE_CHECKING:
-    from umaf.evaluation.evaluate import Score
+    from umaf.evaluation.assess import Result
+    from umaf.evaluation.compare import Comparison
 
 Split = Literal["train", "validation", "test"]
+Many = list[str] | None
+NO_ADAPTER = "none"
 
 
 class EvaluateConfig(ModelConfig):
     """What `umaf evaluate` does."""
 
-    model: str
+    model: tuple[str, ...] = Field(min_length=1)
     task: tuple[str, ...] = Field(min_length=1)
-    adapter: Path | None = None
+    adapter: tuple[str, ...] = ()
+    against: str | None = None
     split: Split = "test"
     limit: int | None = Field(default=None, ge=1)
     data: Path | None = None
+    out: Path = Path("out/evaluate")
+
+    @field_validator("model", "task", "adapter", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (str(value),) if isinstance(value, str | Path) else value
 
 
 def evaluate(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="A hub id, a folder, or zoo:NAME.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Argument(help="Hub ids, folders, or zoo:NAME; one or more.")
+    ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A task's name; once for each task.")
+        Many, typer.Option(metavar="NAME", help="A task, text:FILE or lm-eval:NAME; once for each.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A PEFT folder to put on the model.")
+        Many,
+        typer.Option(metavar="DIR", help="A PEFT folder: once for all models, or once for each, or none."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BASE", help="Compare every model with this one: lost or gained.")
     ] = None,
     split: Annotated[Split, typer.Option(help="Which of a task's texts.")] = "test",
     limit: Annotated[int | None, typer.Option(help="At most so many texts, drawn by the seed.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of real tasks.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the record of the run goes.")] = Path(
+        "out/evaluate"
+    ),
     list_them: Annotated[
         bool, typer.Option("--list", help="List the tasks that can be found here, and stop.")
     ] = False,
@@ -55,63 +75,125 @@ def evaluate(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Score a model, bare or with an adapter, on tasks; with 95% bootstrap intervals over texts."""
+    """Score models, bare or with adapters, on tasks; with 95% intervals, and what is a real difference."""
     if list_them:
-        from umaf.tasks.door import list_tasks
+        from umaf.tasks.door import list_measured, list_tasks
 
-        names = list_tasks(data)
+        names = list_tasks(data) + list_measured(data)
         print(json.dumps(names, indent=2) if as_json else "\n".join(names))
         return
     settings = settle(EvaluateConfig, ctx)
+    started = datetime.now(timezone.utc)
     with stages(quiet=as_json) as say:
-        scores = score(settings, say)
+        results = score(settings, say)
+    comparisons = compared(results, settings)
+    file = record(settings, results, comparisons, started)
     if as_json:
-        about = {
-            "model": settings.model,
-            "adapter": None if settings.adapter is None else str(settings.adapter),
-        }
-        print(
-            json.dumps({**about, "split": settings.split, "scores": [_row(one) for one in scores]}, indent=2)
-        )
-    else:
-        show(scores, settings, Console())
+        print(json.dumps(_facts(settings, results, comparisons, file), indent=2))
+        return
+    from umaf.cli.tables import show_comparisons, show_results
+
+    console = Console()
+    show_results(console, results, f"{settings.split} texts")
+    show_comparisons(console, comparisons)
+    console.print(f"record: {file}", markup=False, highlight=False, soft_wrap=True)
 
 
-def score(settings: EvaluateConfig, say) -> list[Score]:
-    """Do what the command does, without printing."""
+def score(settings: EvaluateConfig, say) -> list[Result]:
+    """Ask every model every task, without printing; one model is in memory at a time."""
     from umaf.adapters import load_adapter
-    from umaf.evaluation.evaluate import evaluate as ask
-    from umaf.tasks.door import load_task
+    from umaf.evaluation.change import Asked, ask
 
-    tasks = [load_task(name, data=settings.data, seed=settings.seed) for name in settings.task]
-    say(f"open {settings.model}")
-    model = opener(settings)(settings.model)
-    if settings.adapter is not None:
-        model = load_adapter(model, settings.adapter)
-    scores = []
-    for one in tasks:
-        say(f"ask {one.name}")
-        scores.append(ask(model, one, split=settings.split, limit=settings.limit, seed=settings.seed))
-    return scores
-
-
-def show(scores: list[Score], settings: EvaluateConfig, console: Console) -> None:
-    """Print scores as a table."""
-    name = short(settings.model)
-    if settings.adapter is not None:
-        name += f" with {short(str(settings.adapter))}"
-    table = Table("task", "metric", title=f"{escape(name)}, {settings.split} texts", title_justify="left")
-    for heading in ("score", "95% interval", "texts"):
-        table.add_column(heading, justify="right")
-    for one in scores:
-        interval = f"{one.low:.3f} to {one.high:.3f}"
-        table.add_row(escape(one.task), one.metric, f"{one.value:.3f}", interval, str(one.n))
-    console.print(table)
-    for one in scores:
-        if one.truncated:
-            console.print(f"{one.truncated} of {one.n} texts of {escape(one.task)} were cut to the window.")
+    data = None if settings.data is None else str(settings.data)
+    asked = Asked(settings.limit, settings.seed, data, settings.split)
+    adapters = spread("adapter", settings.adapter, len(settings.model), NO_ADAPTER)
+    forms = list(zip(settings.model, adapters, strict=True))
+    if settings.against is not None:
+        forms = [
+            (settings.against, NO_ADAPTER),
+            *(one for one in forms if one != (settings.against, NO_ADAPTER)),
+        ]
+    _check(settings)
+    results: list[Result] = []
+    for name, adapter in forms:
+        say(f"open {short(name)}")
+        model = opener(settings)(name)
+        if adapter != NO_ADAPTER:
+            model = load_adapter(model, adapter)
+        for task in settings.task:
+            say(f"ask {short(name)} {task}")
+            results += [_named(one, name, adapter) for one in ask(model, task, asked)]
+    return results
 
 
-def _row(one: Score) -> dict:
-    names = ("task", "metric", "value", "low", "high", "n", "truncated")
-    return {name: getattr(one, name) for name in names}
+def _check(settings: EvaluateConfig) -> None:
+    """Stop at a task that is nowhere before any model is opened."""
+    from umaf.evaluation.harness import PREFIX
+    from umaf.tasks.door import load_measured
+
+    for task in settings.task:
+        if not task.startswith(PREFIX):
+            load_measured(task, data=settings.data, seed=settings.seed)
+
+
+def _named(result: Result, name: str, adapter: str) -> Result:
+    from dataclasses import replace
+
+    label = short(name) + ("" if adapter == NO_ADAPTER else f" with {short(adapter)}")
+    return replace(result, model=label)
+
+
+def compared(results: list[Result], settings: EvaluateConfig) -> list[Comparison]:
+    """Compare every model with the base, or every two of them, task by task; corrected over the whole table."""
+    from umaf.evaluation.compare import compare, holm
+    from umaf.evaluation.statistics import Bootstrap
+
+    found = []
+    bootstrap = Bootstrap(seed=settings.seed)
+    for task in dict.fromkeys(one.task for one in results):
+        mine = [one for one in results if one.task == task and one.items]
+        pairs = [(mine[0], other) for other in mine[1:]] if settings.against else combinations(mine, 2)
+        found += [compare(one, other, bootstrap=bootstrap) for one, other in pairs]
+    return holm(found)
+
+
+def record(
+    settings: EvaluateConfig, results: list[Result], comparisons: list[Comparison], started: datetime
+) -> Path:
+    """Write the record of a run under a name of its own."""
+    from umaf.evaluation.change import comparison_row, result_row
+    from umaf.evaluation.record import new_record, write_record
+
+    numbers = {
+        "results": [result_row(one) for one in results],
+        "comparisons": [comparison_row(one) for one in comparisons],
+        "against": None if settings.against is None else short(settings.against),
+    }
+    chosen = settings.model_dump(mode="json", exclude={"out"})
+    made = new_record("evaluate", config=chosen, numbers=numbers, seed=settings.seed, started=started)
+    file = settings.out / f"{started:%Y-%m-%d-%H%M%S}-{secrets.token_hex(2)}.json"
+    write_record(file, made)
+    return file
+
+
+def _facts(
+    settings: EvaluateConfig, results: list[Result], comparisons: list[Comparison], file: Path
+) -> dict[str, Any]:
+    """Put a run together for JSON."""
+    from umaf.evaluation.change import comparison_row, result_row
+    from umaf.evaluation.record import plain
+
+    rows = [{key: value for key, value in result_row(one).items() if key != "items"} for one in results]
+    one_model = len(settings.model) == 1
+    adapter = settings.adapter[0] if settings.adapter and settings.adapter[0] != NO_ADAPTER else None
+    return plain(
+        {
+            "model": settings.model[0] if one_model else list(settings.model),
+            "adapter": adapter if one_model else list(settings.adapter),
+            "against": settings.against,
+            "split": settings.split,
+            "scores": rows,
+            "comparisons": [comparison_row(one) for one in comparisons],
+            "record": str(file),
+        }
+    )

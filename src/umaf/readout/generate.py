@@ -64,7 +64,13 @@ def continuations(
 
 
 def answer_logits(
-    model: Model, texts: Sequence[str], answers: Sequence[str], cue: str | None, *, truncate: bool = False
+    model: Model,
+    texts: Sequence[str],
+    answers: Sequence[str],
+    cue: str | None,
+    *,
+    truncate: bool = False,
+    ended: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits at every token of given answers and, behind a cue, of the end of their line; gradients flow.
 
@@ -74,6 +80,7 @@ def answer_logits(
         answers: one per text.
         cue: the word before the answer; None where the answer goes on with the text itself, and may go on further.
         truncate: cut texts that are too long.
+        ended: whether the end of the answer's line is read too; behind a cue it is, unless this says otherwise.
 
     Returns:
         float32 ``[row, token of the vocabulary]`` and the target ids ``[row]``, text by text.
@@ -82,7 +89,8 @@ def answer_logits(
         TaskError: the head cannot answer. ProbeError: a text does not fit.
     """
     check_writes(model)
-    targets = [answer_ids(model, answer, ended=cue is not None) for answer in answers]
+    closed = cue is not None if ended is None else ended
+    targets = [answer_ids(model, answer, ended=closed) for answer in answers]
     longest = max(map(len, targets), default=0)
     room = model.window - longest if model.head == "lm" and model.window is not None else None
     batch = encode(model, texts, cue, max_length=room, truncate=truncate)

@@ -17,9 +17,10 @@ import numpy as np
 
 from umaf import seeds
 from umaf.errors import TaskError, did_you_mean
-from umaf.tasks import bank, folder, hub
-from umaf.tasks.generated import GENERATED
+from umaf.tasks import bank, folder, hub, published
+from umaf.tasks.generated import GENERATED, measures
 from umaf.tasks.graded import GRADED
+from umaf.tasks.measured import Measured
 from umaf.tasks.task import Example, Task
 
 OWN = {**GENERATED, **GRADED}
@@ -72,6 +73,49 @@ def load_task(name: str, *, data: str | Path | None = None, limit: int | None = 
         return task
     chosen = np.random.default_rng(seeds.derive(seed, "limit", name)).permutation(len(task.train))[:limit]
     return dataclasses.replace(task, train=tuple(task.train[i] for i in sorted(chosen)))
+
+
+def list_measured(data: str | Path | None = None) -> list[str]:
+    """List the sets that only measure: the generated ones always, the published ones where data is found."""
+    found = find_data(data)
+    return sorted(measures.NAMES) + (published.names(found) if found else [])
+
+
+def load_measured(name: str, *, data: str | Path | None = None, seed: int = 0) -> Measured:
+    """Load anything a model can be scored on: a task, or a set that only measures.
+
+    Args:
+        name: a task's name, or "made/agreement", "reasoning/arc_easy", "instruct/self_instruct", "pairs/blimp",
+            "lm/darwin", or "text:FILE" for a plain text file.
+        data: the data folder; found as `find_data` says when not given.
+        seed: generates the made/ ones.
+
+    Raises:
+        TaskError: no such task, or no data folder where one is needed.
+
+    Example:
+        >>> load_measured("made/agreement").pairs[1].group
+        'person'
+    """
+    if name in measures.NAMES:
+        return measures.measure(name, seed=seed)
+    if name.startswith("text:"):
+        return published.text_file(name.removeprefix("text:"))
+    if name.partition("/")[0] not in published.ROOTS:
+        return load_task(name, data=data, seed=seed)
+    found = find_data(data)
+    if found is None:
+        raise TaskError(
+            f"Task {name!r} was asked for, but no folder of real data was found; name one with --data or "
+            f"UMAF_DATA, or use a generated one such as {measures.NAMES[0]}."
+        )
+    known = published.names(found)
+    if name not in known:
+        raise TaskError(
+            f"Task {name!r} was asked for, but {found} does not hold it;{did_you_mean(name, known)} "
+            "list the tasks with `umaf evaluate --list`."
+        )
+    return published.read(name, found)
 
 
 def _load(name: str, data: Path | None, seed: int) -> Task:
