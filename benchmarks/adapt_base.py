@@ -1,6 +1,6 @@
 """The base of the adaptation benchmark: the largest decoder of the zoo, shown facts and the formats of the tasks.
 
-    python -m benchmarks.adapt_base [--steps 1200] [--out out/adapt/base]
+    python -m benchmarks.adapt_base [--steps 600] [--out out/adapt/base]
 
 Most of what it reads are facts (sums, kinds of things, names of operations); a smaller part are questions with
 answers from the train side of every graded task, so that a model of five million parameters gets some rewards and
@@ -30,21 +30,21 @@ from umaf.tasks.task import Example, prompt
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "out" / "adapt" / "base"
 START = "zoo:llama-5m"
-STEPS = 1200
+STEPS = 600
 BATCH = 64
 PARTS = 4
 RATE = 1.5e-3
 FACTS = 0.35
 LESSONS: dict[str, tuple[float, int | None]] = {
-    "graded/stories": (0.12, None),
+    "graded/stories": (0.14, None),
     "graded/lists": (0.02, 32),
     "graded/choices": (0.15, None),
     "graded/kinds": (0.02, 48),
-    "graded/two_steps": (0.07, None),
+    "graded/two_steps": (0.06, None),
     "graded/strings": (0.015, 24),
     "graded/odd_one_out": (0.10, None),
     "graded/moods": (0.015, 24),
-    "graded/story_choice": (0.07, None),
+    "graded/story_choice": (0.04, None),
     "graded/outputs": (0.07, None),
 }
 """Share of the batches that each task has beside the facts, and of how many examples (all of its train side).

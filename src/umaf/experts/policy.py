@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,10 +52,25 @@ def svf(model: Model, factored: Mapping[str, Factored]) -> Policy:
         for name, one in factored.items()
     }
 
-    def active() -> AbstractContextManager[object]:
-        return attached(model, factored, multipliers(raw))
+    @contextmanager
+    def active() -> Iterator[None]:
+        with frozen(model), attached(model, factored, multipliers(raw)):
+            yield
 
     return Policy(model, raw, active, nullcontext)
+
+
+@contextmanager
+def frozen(model: Model) -> Iterator[None]:
+    """Ask for no gradient of the model's own weights inside this block; an opened model's weights ask for them."""
+    asking = [weight for weight in model.net.parameters() if weight.requires_grad]
+    for weight in asking:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in asking:
+            weight.requires_grad_(True)
 
 
 def multipliers(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def _last_number(text: str) -> float | None:
 
 
 def _bare(text: str) -> str:
-    return text.strip().strip("\"'").rstrip(".").strip().casefold()
+    return text.strip(" \t\"'.").casefold()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from umaf.tasks.graded.lexicon import KINDS
-from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, own
+from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, side_of
 from umaf.tasks.task import Example, Task
 
 ASKED = {
@@ -21,17 +21,22 @@ ODD = {
 
 
 def _choices(rng: random.Random, side: str) -> Example:
-    kinds = rng.sample(sorted(KINDS), 3)
-    words = [rng.choice(own(side, KINDS[kind])) for kind in kinds]
+    while True:
+        kinds = rng.sample(sorted(KINDS), 3)
+        words = [rng.choice(KINDS[kind]) for kind in kinds]
+        if side_of("choices", *sorted(words)) == side:
+            break
     right = rng.randrange(3)
     asked = rng.choice(ASKED[side]).format(kind=kinds[right])
     return Example(f"{asked} {words[0]}, {words[1]} or {words[2]}", words[right])
 
 
 def _odd_one_out(rng: random.Random, side: str) -> Example:
-    kind, other = rng.sample(sorted(KINDS), 2)
-    words = rng.sample(own(side, KINDS[kind]), 3)
-    odd = rng.choice(own(side, KINDS[other]))
+    while True:
+        kind, other = rng.sample(sorted(KINDS), 2)
+        words, odd = rng.sample(KINDS[kind], 3), rng.choice(KINDS[other])
+        if side_of("odd one", odd, *sorted(words)) == side:
+            break
     words.insert(rng.randrange(4), odd)
     return Example(f"{rng.choice(ODD[side])} {', '.join(words)}", odd)
 

@@ -1,7 +1,7 @@
 """Lessons for a base model: every sum, every word's kind and mood, every operation's name.
 
-Facts are what a pretrained model knows; the tasks ask to use them. So facts hold every word and pair of numbers,
-and no question: which words, numbers and phrases a question of a task uses is kept apart by side.
+Facts are what a pretrained model knows; the tasks ask to use them. Which combinations of words, numbers and phrases a
+question holds is kept apart by side.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from umaf.tasks.graded.lexicon import KINDS, MOODS, NAMES
-from umaf.tasks.graded.sides import Graded, Sizes, make, own
+from umaf.tasks.graded.sides import Graded, Sizes, make, own, side_of
 from umaf.tasks.task import Example, Task
 
 ABOUT = {
@@ -29,8 +29,11 @@ FEELING = {
 def _drawn(
     rng: random.Random, side: str, words: dict[str, tuple[str, ...]], texts: tuple[str, ...]
 ) -> Example:
-    label = rng.choice(sorted(words))
-    one, two = rng.sample(own(side, words[label]), 2)
+    while True:
+        label = rng.choice(sorted(words))
+        one, two = rng.sample(words[label], 2)
+        if side_of("pair of words", *sorted((one, two))) == side:
+            break
     return Example(rng.choice(texts).format(name=rng.choice(own(side, NAMES)), one=one, two=two), label)
 
 
@@ -45,7 +48,7 @@ def kinds(seed: int = 0, sizes: Sizes = (3000, 150, 400)) -> Task:
     return make(Graded("kinds", "kind", draw, tuple(sorted(KINDS))), seed, sizes)
 
 
-def moods(seed: int = 0, sizes: Sizes = (1000, 40, 150)) -> Task:
+def moods(seed: int = 0, sizes: Sizes = (1000, 100, 240)) -> Task:
     """Make the task: sentence -> the mood of the one it tells of."""
     draw = lambda rng, side: _drawn(rng, side, MOODS, FEELING[side])  # noqa: E731
     return make(Graded("moods", "mood", draw, tuple(sorted(MOODS))), seed, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, side_of
@@ -60,6 +61,7 @@ def described(
     return ask.format(text), form.format(p=part)
 
 
+@functools.cache
 def tests_of(expression: str, variable: str) -> tuple[str, ...]:
     """Write the tests of an expression: its value on every example input.
 

@@ -1,6 +1,7 @@
-"""Three sides of a graded task: train, validation and test never share a held-out word, pair of numbers or phrase.
+"""Three sides of a graded task: train, validation and test have their own phrases, names and combinations.
 
-What decides is a hash of the thing itself, so that no seed and no order moves a word from one side to another.
+A combination (the words of a question, an event with its numbers, an operation with what it is done to) belongs to one
+side, by a hash of itself, so that no seed and no order moves it. Single words and numbers are few and recur.
 """
 
 from __future__ import annotations

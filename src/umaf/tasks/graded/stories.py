@@ -52,19 +52,20 @@ class Story:
     wrong: int
 
 
-def pairs(side: str, plus: bool) -> list[tuple[int, int]]:
-    """List the pairs of numbers of a side, 1 to 9; what is taken away is never more than what is there.
+def pairs(side: str, event: str) -> list[tuple[int, int]]:
+    """List the pairs of numbers, 1 to 9, that an event of a side has; what is taken is never more than what is there.
 
     Example:
-        >>> all(a >= b for a, b in pairs("test", plus=False))
+        >>> all(a >= b for a, b in pairs("test", "loses {b}"))
         True
     """
     numbers = range(1, LARGEST + 1)
+    plus = event in MORE
     return [
         (a, b)
         for a in numbers[1:]
         for b in numbers
-        if (plus or b <= a) and side_of("pair", plus, a, b) == side
+        if (plus or b <= a) and side_of("told", event, a, b) == side
     ]
 
 
@@ -87,7 +88,7 @@ def story(rng: random.Random, side: str) -> Story:
         event = rng.choice(events(opening, plus))
         if side_of("frame", opening, event, question) == side:
             break
-    a, b = rng.choice(pairs(side, plus))
+    a, b = rng.choice(pairs(side, event))
     text = f"{opening} and {event}. {question}".format(a=a, b=b, **_people(rng, side))
     return Story(text, a + b if plus else a - b, abs(a - b) if plus else a + b)
 
