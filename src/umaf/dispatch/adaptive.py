@@ -50,7 +50,7 @@ class Reply:
 class AdaptiveModel:
     """A base, a shelf of experts, and a way to choose among them for every request.
 
-    It can be used by one caller at a time: while a reply is being written, its mixture is on the base.
+    One caller is served at a time, others wait: while a reply is being written, its mixture is on the base.
 
     Args:
         shelf: the base and its experts.
@@ -71,6 +71,7 @@ class AdaptiveModel:
         self.shelf = shelf
         self._dispatcher = dispatcher
         self._busy = threading.Lock()
+        self._writer = 0
 
     @classmethod
     def open(
@@ -246,14 +247,14 @@ class AdaptiveModel:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
+        # Another thread is waited for; this one would wait for itself.
+        if self._busy.locked() and self._writer == threading.get_ident():
             raise ConfigError(
                 "An adaptive model was asked while it was writing another reply; read that to its end, or close it."
             )
-        try:
+        with self._busy:
+            self._writer = threading.get_ident()
             yield
-        finally:
-            self._busy.release()
 
 
 def shelf_from(model: Model, folders: Sequence[str | Path], *, cache: Path | None = None) -> Shelved:

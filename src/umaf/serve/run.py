@@ -1,0 +1,116 @@
+"""Start the endpoint: in the foreground for the command, in a thread for a program or a test."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from umaf.dispatch.adaptive import AdaptiveModel
+from umaf.errors import ConfigError
+from umaf.serve.settings import ServeSettings
+from umaf.serve.worker import Worker
+
+
+def serve(
+    adaptive: AdaptiveModel, settings: ServeSettings, *, ready: Callable[[str], None] = lambda address: None
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        adaptive: what answers.
+        settings: where, for whom, and how much.
+        ready: called with the address once it is taken.
+
+    Raises:
+        ConfigError: the extra is not installed, or the address cannot be listened on.
+    """
+    with _server(adaptive, settings) as (server, listening):
+        ready(address(settings, listening.getsockname()[1]))
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def served(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[str]:
+    """Serve in a thread while the block runs.
+
+    Yields:
+        The address for clients, such as "http://127.0.0.1:8321/v1".
+
+    Raises:
+        ConfigError: as `serve`.
+    """
+    with _server(adaptive, settings) as (server, listening):
+        where = address(settings, listening.getsockname()[1])
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            yield where
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+def address(settings: ServeSettings, port: int) -> str:
+    """Give the address that clients are pointed at.
+
+    Example:
+        >>> address(ServeSettings(host="::1"), 8321)
+        'http://[::1]:8321/v1'
+    """
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}/v1"
+
+
+@contextmanager
+def _server(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[tuple[Any, socket.socket]]:
+    """Make the server, its socket and its worker, and end what it began."""
+    try:
+        uvicorn: Any = import_module("uvicorn")
+        http: Any = import_module("umaf.serve.http")
+        make_app = import_module("umaf.serve.app").make_app
+    except ImportError as problem:
+        raise ConfigError(
+            f'Serving was asked for, but {problem.name} is not installed; pip install "umaf[serve]".'
+        ) from problem
+    with _listening(settings) as listening:
+        worker = Worker(adaptive, batch=settings.batch, waiting=settings.max_waiting)
+        try:
+            config = uvicorn.Config(
+                make_app(adaptive, settings, worker),
+                http=http.Protocol,
+                ws="none",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=http.HEADERS,
+                limit_concurrency=4 * settings.max_waiting + 64,
+                timeout_graceful_shutdown=5,
+            )
+            yield uvicorn.Server(config), listening
+        finally:
+            worker.close()
+
+
+@contextmanager
+def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
+    found = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((settings.host, settings.port))
+    except OSError as problem:
+        found.close()
+        raise ConfigError(
+            f"The address {settings.host}:{settings.port} cannot be listened on ({problem.strerror or problem}); name "
+            "another --host or --port."
+        ) from problem
+    with found:
+        yield found
