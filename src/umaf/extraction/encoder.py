@@ -20,6 +20,7 @@ class TransformerEncoder(nn.Module):
     Args:
         anchors: number of anchors; a token holds twice as many numbers.
         depths: number of depths.
+        behaviour: also reads the behavioural token, which is numbered as a further depth.
 
     Source: Vaswani et al., 2017; pre-norm: Xiong et al., ICML 2020; attention pooling of sets: Lee
     et al., Set Transformer, ICML 2019, section 3.2, with one seed and one head.
@@ -31,10 +32,10 @@ class TransformerEncoder(nn.Module):
         torch.Size([1, 512])
     """
 
-    def __init__(self, *, anchors: int, depths: int) -> None:
+    def __init__(self, *, anchors: int, depths: int, behaviour: bool = False) -> None:
         super().__init__()
         self.enter = nn.Linear(2 * anchors, WIDTH)
-        self.depth = nn.Embedding(depths, WIDTH)
+        self.depth = nn.Embedding(depths + int(behaviour), WIDTH)
         layer = nn.TransformerEncoderLayer(
             WIDTH, HEADS, FEED_FORWARD, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

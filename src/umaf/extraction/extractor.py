@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from umaf.activations import ANCHORS_HASH, DEPTHS, Probes, check_probes, too_long
 from umaf.errors import FingerprintError
+from umaf.extraction.answers import Answers
 from umaf.extraction.base import check_base
+from umaf.extraction.bound import Bound, load_bound
 from umaf.extraction.fingerprint import WIDTH, Fingerprint, FingerprintCard, tokenizer_hash, umaf_version
 from umaf.extraction.inputs import Inputs, Reading, read_inputs
 from umaf.extraction.pca import default_pca, load_pca
-from umaf.extraction.trained import load_trained
-from umaf.models import Model
+from umaf.extraction.trained import Trained, load_trained
+from umaf.extraction.universal import Reader, Universal, fit_reader, places
+from umaf.models import Model, weights_hash
 
 
 class Extractor(Protocol):
@@ -41,6 +45,7 @@ def extract(  # every argument is one the command line has too
     depths: Sequence[float] = DEPTHS,
     batch_size: int = 32,
     truncate: bool = False,
+    answers: Answers | None = None,
 ) -> Fingerprint:
     """Fingerprint a model: what it can do, as 512 numbers that any other model's can be compared with.
 
@@ -51,11 +56,12 @@ def extract(  # every argument is one the command line has too
         model: an opened model.
         probes: texts on which the capability shows, at least 16, without labels.
         base: the model it was fine-tuned from.
-        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER".
+        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound:FOLDER".
         normalisation: of the activations; see `umaf.activations.normalise`.
         depths: layers to read as shares of the stack, in (0, 1].
         batch_size: texts per pass.
         truncate: cut probes longer than the window; the card counts them.
+        answers: what the model answers to the probes; only "bound" reads them, and needs them.
 
     Returns:
         The fingerprint, of length 1, or exactly 0 where model and base agree on every text.
@@ -76,8 +82,11 @@ def extract(  # every argument is one the command line has too
     compute = open_extractor(extractor)
     if base is not None:
         check_base(model, base)
-    reading = Reading(normalisation, tuple(depths), batch_size, truncate)
+    behaved = isinstance(compute, Trained) and compute.behaviour
+    reading = Reading(normalisation, tuple(depths), batch_size, truncate, behaved)
     inputs = read_inputs(model, checked.texts, base=base, reading=reading)
+    if isinstance(compute, Bound):
+        inputs = replace(inputs, answers=answers, places=_places(compute, base or model, checked, truncate))
     vector = torch.zeros(1, WIDTH, dtype=torch.float64) if inputs.unchanged() else compute(inputs).double()
     strength = float(vector.norm())
     card = FingerprintCard(
@@ -106,7 +115,7 @@ def open_extractor(name: str) -> Extractor:
     """Open an extractor by name.
 
     Args:
-        name: "pca", "pca:FILE" or "trained:FOLDER".
+        name: "pca", "pca:FILE", "trained:FOLDER" or "bound:FOLDER".
 
     Returns:
         The extractor.
@@ -125,4 +134,30 @@ def open_extractor(name: str) -> Extractor:
         return load_pca(place)
     if kind == "trained" and place:
         return load_trained(place)
-    raise FingerprintError(f'no extractor is called "{name}"; use "pca", "pca:FILE" or "trained:FOLDER".')
+    if kind == "bound" and place:
+        return load_bound(place)
+    raise FingerprintError(
+        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER" or "bound:FOLDER".'
+    )
+
+
+def _places(compute: Bound, model: Model, probes: Probes, truncate: bool) -> Tensor:
+    """Read the probes into the universal space with the base, which is what sources of one base have in common."""
+    return places(model, probes.texts, reader_of(model, compute.space), truncate=truncate)
+
+
+_READERS: dict[tuple[str, str], Reader] = {}
+
+
+def reader_of(model: Model, space: Universal) -> Reader:
+    """Teach a model to read a space, once per process for the same weights.
+
+    Example:
+        >>> from umaf.models import open_model  # doctest: +SKIP
+        >>> reader_of(open_model("some/model"), space) is reader_of(open_model("some/model"), space)  # doctest: +SKIP
+        True
+    """
+    key = (weights_hash(model), space.version)
+    if key not in _READERS:
+        _READERS[key] = fit_reader(model, space)
+    return _READERS[key]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from umaf.activations import ANCHORS, DEPTHS, capture, relative, too_long
 from umaf.errors import ProbeError
+from umaf.extraction.answers import Answers
+from umaf.extraction.behaviour import behaviour
 from umaf.models import Model
 
 # Cosines of float32 activations repeat to about 1e-6, and less than ten times that is no change.
@@ -30,12 +32,14 @@ class Reading:
         depths: layers as shares of the stack, in (0, 1].
         batch_size: texts per pass.
         truncate: cut probes longer than the window instead of refusing them.
+        behaviour: also read how likely the anchor texts are.
     """
 
     normalisation: str = "centred"
     depths: tuple[float, ...] = DEPTHS
     batch_size: int = 32
     truncate: bool = False
+    behaviour: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Inputs:
         base_gram: as `gram`, inside the base.
         depths: the depths read.
         normalisation: the normalisation used.
+        behaviour: `[2, anchor]`, see `umaf.extraction.behaviour`; None where it was not read or cannot be.
+        places: `[probe, place]`, the probes in the universal space; None where no extractor asked for them.
+        answers: what the model answers to the probes; None where nobody asked.
     """
 
     coordinates: Tensor
@@ -57,6 +64,9 @@ class Inputs:
     base_gram: Tensor | None
     depths: tuple[float, ...]
     normalisation: str
+    behaviour: Tensor | None = None
+    places: Tensor | None = None
+    answers: Answers | None = None
 
     @property
     def difference(self) -> bool:
@@ -97,24 +107,32 @@ def read_inputs(
     how = reading or Reading()
     coordinates, gram = _read(model, probes, how)
     base_coordinates, base_gram = _read(base, probes, how) if base is not None else (None, None)
-    return Inputs(coordinates, gram, base_coordinates, base_gram, tuple(how.depths), how.normalisation)
+    behaved = behaviour(model, base) if how.behaviour else None
+    return Inputs(
+        coordinates, gram, base_coordinates, base_gram, tuple(how.depths), how.normalisation, behaved
+    )
 
 
 def tokens(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Arrange inputs as the set of tokens that the Transformer Encoder reads.
 
-    With a base a token is [own - base, base]; without one it is [own, own].
+    With a base a token is [own - base, base]; without one it is [own, own]. A behavioural token, where there is one,
+    comes last and is numbered as the depth behind the last.
 
     Args:
         inputs: from `read_inputs`.
 
     Returns:
-        Tokens `[depth * probe, 2 * anchor]` and the number of each token's depth `[depth * probe]`.
+        Tokens `[token, 2 * anchor]` and the number of each token's depth `[token]`; tokens are depth by depth, and
+        probe by probe within a depth.
     """
     base = inputs.coordinates if inputs.base_coordinates is None else inputs.base_coordinates
     both = torch.cat([inputs.shift(), base], dim=-1)
     depths, probes, width = both.shape
-    return both.reshape(-1, width), torch.arange(depths).repeat_interleave(probes)
+    rows, numbers = both.reshape(-1, width), torch.arange(depths).repeat_interleave(probes)
+    if inputs.behaviour is None:
+        return rows, numbers
+    return torch.cat([rows, inputs.behaviour.reshape(1, -1)]), torch.cat([numbers, torch.tensor([depths])])
 
 
 def _read(model: Model, probes: Sequence[str], how: Reading) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,12 +29,14 @@ class Trained:
         head: the Projection Head.
         depths: the depths it reads.
         normalisation: the normalisation it was trained with.
+        behaviour: whether it reads the behavioural token, where a model has one.
     """
 
     encoder: TransformerEncoder
     head: ProjectionHead
     depths: tuple[float, ...]
     normalisation: str
+    behaviour: bool = False
 
     @property
     def version(self) -> str:
@@ -58,13 +60,17 @@ class Trained:
                     f"this trained extractor reads {what} {own}, and the inputs were made with {given}; extract with "
                     f"{what}={own!r}."
                 )
-        rows, depth = tokens(inputs)
+        rows, depth = tokens(inputs if self.behaviour else replace(inputs, behaviour=None))
         with torch.no_grad():
             return self.head(self.encoder(rows[None], depth))
 
 
 def untrained(
-    *, seed: int = 0, depths: tuple[float, ...] = DEPTHS, normalisation: str = "centred"
+    *,
+    seed: int = 0,
+    depths: tuple[float, ...] = DEPTHS,
+    normalisation: str = "centred",
+    behaviour: bool = False,
 ) -> Trained:
     """Make an extractor with weights drawn from a seed, to start a training from.
 
@@ -72,15 +78,16 @@ def untrained(
         seed: the run's seed; equal seeds give equal weights, whatever was drawn before.
         depths: the depths it will read.
         normalisation: the normalisation it will read.
+        behaviour: whether it will read the behavioural token.
 
     Returns:
         The extractor, in evaluation mode.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "extractor", "trained"))
-        encoder = TransformerEncoder(anchors=len(ANCHORS), depths=len(depths))
+        encoder = TransformerEncoder(anchors=len(ANCHORS), depths=len(depths), behaviour=behaviour)
         head = ProjectionHead()
-    return Trained(encoder.eval(), head.eval(), tuple(depths), normalisation)
+    return Trained(encoder.eval(), head.eval(), tuple(depths), normalisation, behaviour)
 
 
 def save_trained(extractor: Trained, folder: str | Path) -> Path:
@@ -102,6 +109,7 @@ def save_trained(extractor: Trained, folder: str | Path) -> Path:
             "depths": extractor.depths,
             "normalisation": extractor.normalisation,
             "anchors": ANCHORS_HASH,
+            "behaviour": extractor.behaviour,
         }
         write_json(draft / "config.json", about)
     return Path(folder)
@@ -123,7 +131,11 @@ def load_trained(folder: str | Path) -> Trained:
     try:
         about = json.loads((place / "config.json").read_text(encoding="utf-8"))
         depths, anchors = tuple(about["depths"]), about["anchors"]
-        extractor = untrained(depths=depths, normalisation=about["normalisation"])
+        extractor = untrained(
+            depths=depths,
+            normalisation=about["normalisation"],
+            behaviour=bool(about.get("behaviour", False)),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         raise FingerprintError(
             f"{place} holds no trained extractor; give a folder that save_trained wrote."
