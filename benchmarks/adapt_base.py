@@ -3,7 +3,7 @@
     python -m benchmarks.adapt_base [--steps 600] [--out out/adapt/base]
 
 Most of what it reads are facts (sums, kinds of things, names of operations); a smaller part are questions with
-answers from the train side of every graded task, so that a model of five million parameters gets some rewards and
+answers from the lessons of every graded task, so that a model of five million parameters gets some rewards and
 misses others. It is trained from a seed, goes on after an interruption, and is kept where it was written.
 """
 
@@ -23,7 +23,7 @@ from umaf import seeds
 from umaf.files import whole_folder
 from umaf.models import Model, bare, open_model
 from umaf.models.quiet import quiet
-from umaf.tasks.door import load_task
+from umaf.tasks.graded import lessons_of
 from umaf.tasks.graded.facts import fact
 from umaf.tasks.task import Example, prompt
 
@@ -47,20 +47,21 @@ LESSONS: dict[str, tuple[float, int | None]] = {
     "graded/story_choice": (0.04, None),
     "graded/outputs": (0.07, None),
 }
-"""Share of the batches that each task has beside the facts, and of how many examples (all of its train side).
+"""Share of the batches that each task has beside the facts, and of how many examples (None: of `ALL`).
 
 Labels and programs are learnt from a handful of examples; with all of them no reward would be left to gain.
 """
+ALL = 3000
 KEEP_EVERY = 100
 IGNORED = -100
 
 
 def lessons(seed: int) -> list[tuple[float, str, tuple[Example, ...]]]:
-    """List what is shown: share, word before the answer, examples. Nothing of a validation or test side."""
+    """List what is shown: share, word before the answer, examples. Nothing of any split of a task."""
     found = []
     for name, (share, most) in LESSONS.items():
-        task = load_task(name, seed=seeds.derive(seed, "lessons"))
-        found.append((share, task.cue, task.train[:most]))
+        cue, examples = lessons_of(name, count=most or ALL, seed=seeds.derive(seed, "lessons"))
+        found.append((share, cue, examples))
     return found
 
 

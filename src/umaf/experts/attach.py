@@ -114,6 +114,9 @@ def _forward(module: Any, factored: Factored, z: Tensor, form: Form) -> Forward 
     factored = factored.to(weight.device, weight.dtype)
     z = z.to(weight.device)
     if z.requires_grad:
+        # While training, rounding against the base is no matter, and the whole form is the cheaper one.
+        if form == "whole":
+            return _whole(module, factored, factored.s * z)
         return _change(module, factored, factored.s * (z - 1), None)
     scale = factored.s * (z - 1)
     moves = (scale != 0).reshape(-1, scale.shape[-1])

@@ -45,7 +45,8 @@ class Policy:
 def svf(model: Model, factored: Mapping[str, Factored]) -> Policy:
     """Train the multipliers of singular values, from the identity (p = 0, z = 1).
 
-    Gradients go straight into p through y = Wx + U((s * (z - 1)) * (Vh x)); no gradient of a full weight is made.
+    Gradients go straight into p through y = Wx + U((s * (z - 1)) * (Vh x)), computed as U((s * z) * (Vh x)), which
+    multiplies less; no gradient of a full weight is made.
     """
     raw = {
         name: torch.zeros_like(one.s, dtype=torch.float32, device=model.device).requires_grad_(True)
@@ -54,7 +55,7 @@ def svf(model: Model, factored: Mapping[str, Factored]) -> Policy:
 
     @contextmanager
     def active() -> Iterator[None]:
-        with frozen(model), attached(model, factored, multipliers(raw)):
+        with frozen(model), attached(model, factored, multipliers(raw), form="whole"):
             yield
 
     return Policy(model, raw, active, nullcontext)

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 from pathlib import Path
 
 from umaf.errors import TaskError
+from umaf.tasks.graded import sides
+from umaf.tasks.task import Example
 
 _MODULES = {
     "stories": "stories",
@@ -60,3 +63,22 @@ def reward_of(name: str) -> str | None:
         ('code', None)
     """
     return {**_plan()["train"], **_plan()["unseen"]}.get(name)
+
+
+def lessons_of(name: str, *, count: int, seed: int = 0) -> tuple[str, tuple[Example, ...]]:
+    """Draw what a base model may be shown of a task: the word before the answers, and examples of no split.
+
+    Raises:
+        TaskError: there is no such graded task, or it has not so many different lessons.
+
+    Example:
+        >>> lessons_of("graded/kinds", count=2)[0]
+        'kind'
+    """
+    if name not in GRADED:
+        raise TaskError(
+            f"Lessons of {name!r} were asked for, but graded tasks are {', '.join(sorted(GRADED))}."
+        )
+    module, _, function = GRADED[name].partition(":")
+    graded = getattr(importlib.import_module(module), f"{function.upper()}_TASK")
+    return graded.cue, sides.lessons(graded, seed, count)

@@ -9,14 +9,16 @@ from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, side_of
 from umaf.tasks.task import Example, Task
 
 ASKED = {
-    "train": ("which is the {kind}?", "which of these is the {kind}?", "pick the {kind}."),
+    "lessons": ("which is the {kind}?", "which of these is the {kind}?", "pick the {kind}."),
+    "practice": ("find the {kind}.", "of these, which is the {kind}?"),
     "validation": ("which one is the {kind}?",),
-    "test": ("find the {kind}.", "of these, which is the {kind}?"),
+    "test": ("what here is the {kind}?", "name the {kind}."),
 }
 ODD = {
-    "train": ("which does not belong?", "which is the odd one?"),
+    "lessons": ("which does not belong?", "which is the odd one?"),
+    "practice": ("find the odd one.",),
     "validation": ("which one does not belong?",),
-    "test": ("find the odd one.",),
+    "test": ("which of these is the odd one?",),
 }
 
 
@@ -41,6 +43,10 @@ def _odd_one_out(rng: random.Random, side: str) -> Example:
     return Example(f"{rng.choice(ODD[side])} {', '.join(words)}", odd)
 
 
+CHOICES_TASK = Graded("choices", "choice", _choices)
+ODD_ONE_OUT_TASK = Graded("odd_one_out", "choice", _odd_one_out)
+
+
 def choices(seed: int = 0, sizes: Sizes = SIZES) -> Task:
     """Make the task: a kind and three words -> the word of that kind.
 
@@ -49,9 +55,9 @@ def choices(seed: int = 0, sizes: Sizes = SIZES) -> Task:
         >>> task.test[0].answer in task.test[0].text
         True
     """
-    return make(Graded("choices", "choice", _choices), seed, sizes)
+    return make(CHOICES_TASK, seed, sizes)
 
 
 def odd_one_out(seed: int = 0, sizes: Sizes = SIZES) -> Task:
     """Make the task: four words -> the one that is of another kind."""
-    return make(Graded("odd_one_out", "choice", _odd_one_out), seed, sizes)
+    return make(ODD_ONE_OUT_TASK, seed, sizes)

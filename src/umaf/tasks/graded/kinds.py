@@ -9,21 +9,36 @@ from umaf.tasks.graded.sides import Graded, Sizes, make, own, side_of
 from umaf.tasks.task import Example, Task
 
 ABOUT = {
-    "train": (
-        "{name} thought about the {one} and the {two}", "{name} talked about {one} and {two}",
-        "the book tells of {one} and {two}", "a picture of {one}, painted by {name}", "{name} drew the {one}",
+    "lessons": (
+        "{name} thought about the {one} and the {two}",
+        "{name} talked about {one} and {two}",
+        "the book tells of {one} and {two}",
+        "a picture of {one}, painted by {name}",
+        "{name} drew the {one}",
+    ),
+    "practice": (
+        "{name} wrote about the {one}",
+        "a song of {one} and {two}",
+        "we talked with {name} about {two}",
     ),
     "validation": ("{name} told us about {one} and {two}", "{name} painted the {two}"),
-    "test": ("{name} wrote about the {one}", "a song of {one} and {two}", "we talked with {name} about {two}"),
-}  # fmt: skip
+    "test": (
+        "{name} read about the {two}",
+        "stories of {one} and of {two}",
+        "{name} remembers {two} and {one}",
+    ),
+}
 FEELING = {
-    "train": (
-        "{name} was {one} all day", "{name} felt {one} and {two}", "{one} again, {name} went home",
+    "lessons": (
+        "{name} was {one} all day",
+        "{name} felt {one} and {two}",
+        "{one} again, {name} went home",
         "{name} looked {one}",
     ),
+    "practice": ("all day {name} looked {one}", "{name} was {two}, even {one}"),
     "validation": ("{name} went home, {one} and {two}", "that day {name} was {one}"),
-    "test": ("all day {name} looked {one}", "{name} was {two}, even {one}"),
-}  # fmt: skip
+    "test": ("{name} seemed {two} today", "{one} and {two}, {name} stayed in bed"),
+}
 
 
 def _drawn(
@@ -37,18 +52,28 @@ def _drawn(
     return Example(rng.choice(texts).format(name=rng.choice(own(side, NAMES)), one=one, two=two), label)
 
 
-def kinds(seed: int = 0, sizes: Sizes = (3000, 150, 400)) -> Task:
+def _kinds(rng: random.Random, side: str) -> Example:
+    return _drawn(rng, side, KINDS, ABOUT[side])
+
+
+def _moods(rng: random.Random, side: str) -> Example:
+    return _drawn(rng, side, MOODS, FEELING[side])
+
+
+KINDS_TASK = Graded("kinds", "kind", _kinds, tuple(sorted(KINDS)))
+MOODS_TASK = Graded("moods", "mood", _moods, tuple(sorted(MOODS)))
+
+
+def kinds(seed: int = 0, sizes: Sizes = (1000, 100, 300)) -> Task:
     """Make the task: sentence -> the kind of thing it is about.
 
     Example:
         >>> kinds(sizes=(4, 2, 2)).labels[:2]
         ('animal', 'drink')
     """
-    draw = lambda rng, side: _drawn(rng, side, KINDS, ABOUT[side])  # noqa: E731
-    return make(Graded("kinds", "kind", draw, tuple(sorted(KINDS))), seed, sizes)
+    return make(KINDS_TASK, seed, sizes)
 
 
-def moods(seed: int = 0, sizes: Sizes = (1000, 100, 240)) -> Task:
+def moods(seed: int = 0, sizes: Sizes = (300, 60, 150)) -> Task:
     """Make the task: sentence -> the mood of the one it tells of."""
-    draw = lambda rng, side: _drawn(rng, side, MOODS, FEELING[side])  # noqa: E731
-    return make(Graded("moods", "mood", draw, tuple(sorted(MOODS))), seed, sizes)
+    return make(MOODS_TASK, seed, sizes)

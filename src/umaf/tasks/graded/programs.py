@@ -8,8 +8,8 @@ import random
 from umaf.tasks.graded.sides import SIZES, Graded, Sizes, make, side_of
 from umaf.tasks.task import Example, Task
 
-LISTS = ("[4, 1, 7, 2, 9, 5]", "[8, 3, 5, 6, 1, 7, 2]", "[2, 9, 4, 4, 1, 6]")
-WORDS = ("'garden'", "'Table'", "'windows'")
+GIVEN_LISTS = ("[4, 1, 7, 2, 9, 5]", "[8, 3, 5, 6, 1, 7, 2]", "[2, 9, 4, 4, 1, 6]")
+GIVEN_WORDS = ("'garden'", "'Table'", "'windows'")
 ASKED = ("write {}", "give {}", "return {}", "compute {}", "find {}", "show {}")
 # Phrases of one operation, and its expression around the part {p}.
 LIST_WHATS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -70,7 +70,7 @@ def tests_of(expression: str, variable: str) -> tuple[str, ...]:
         ('f = lambda x: ({answer})', 'assert f([4, 1, 7, 2, 9, 5]) == 6')
     """
     checks = []
-    for given in LISTS if variable == "x" else WORDS:
+    for given in GIVEN_LISTS if variable == "x" else GIVEN_WORDS:
         # The expressions are this module's own.
         value = eval(expression, {"__builtins__": _SAFE}, {variable: eval(given)})
         checks.append(f"assert f({given}) == {value!r}")
@@ -102,21 +102,26 @@ def _outputs(rng: random.Random, side: str) -> Example:
     return Example(f"x = {numbers}. what is {expression}?", str(value))
 
 
-def lists(seed: int = 0, sizes: Sizes = (600, 100, 240)) -> Task:
+LISTS_TASK = Graded("lists", "code", _lists)
+STRINGS_TASK = Graded("strings", "code", _strings)
+OUTPUTS_TASK = Graded("outputs", "answer", _outputs)
+
+
+def lists(seed: int = 0, sizes: Sizes = (150, 60, 150)) -> Task:
     """Make the task: what to do with a list x -> a Python expression that does it, judged by tests.
 
     Example:
         >>> lists(sizes=(4, 2, 2)).train[0].tests[0]
         'f = lambda x: ({answer})'
     """
-    return make(Graded("lists", "code", _lists), seed, sizes)
+    return make(LISTS_TASK, seed, sizes)
 
 
-def strings(seed: int = 0, sizes: Sizes = (400, 80, 150)) -> Task:
+def strings(seed: int = 0, sizes: Sizes = (150, 60, 150)) -> Task:
     """Make the task: what to do with a string s -> a Python expression that does it, judged by tests."""
-    return make(Graded("strings", "code", _strings), seed, sizes)
+    return make(STRINGS_TASK, seed, sizes)
 
 
 def outputs(seed: int = 0, sizes: Sizes = SIZES) -> Task:
     """Make the task: a short list and an expression -> the number it gives."""
-    return make(Graded("outputs", "answer", _outputs), seed, sizes)
+    return make(OUTPUTS_TASK, seed, sizes)

@@ -1,4 +1,7 @@
-"""Three sides of a graded task: train, validation and test have their own phrases, names and combinations.
+"""Four sides of a graded task, each with its own phrases, names and combinations.
+
+Lessons are what a base model is shown; practice is what experts are trained on (a task's train split); validation and
+test are a task's other splits. So what experts practise is as new to the base as the test is.
 
 A combination (the words of a question, an event with its numbers, an operation with what it is done to) belongs to one
 side, by a hash of itself, so that no seed and no order moves it. Single words and numbers are few and recur.
@@ -16,8 +19,14 @@ from umaf.seeds import derive
 from umaf.tasks.task import Example, Task
 
 Item = TypeVar("Item")
-SIDES = ("train", "validation", "test")
-_SHARES = ("train",) * 6 + ("validation",) * 2 + ("test",) * 3
+SIDES = ("lessons", "practice", "validation", "test")
+_SHARES = ("lessons",) * 6 + ("validation",) + ("test",) * 2 + ("practice",) * 2
+_PLACES = (
+    *("lessons", "lessons", "validation", "practice", "lessons", "lessons", "practice", "test", "lessons"),
+    *("practice", "lessons"),
+)
+# The stream of the lessons has a name of its own, which is part of what the base has read.
+_STREAMS = {"lessons": "train"}
 TRIES = 60
 Sizes = tuple[int, int, int]
 SIZES: Sizes = (3000, 300, 600)
@@ -42,7 +51,7 @@ class Graded:
 
 
 def side_of(*what: object) -> str:
-    """Say to which side a thing belongs: 6 of 11 things train, 2 validate, 3 test.
+    """Say to which side a thing belongs: 6 of 11 to lessons, 2 each to practice and test, 1 validates.
 
     Example:
         >>> side_of("pair", 3, 4) == side_of("pair", 3, 4)
@@ -55,23 +64,10 @@ def own(side: str, items: Sequence[Item]) -> list[Item]:
     """Keep the items of a list that belong to a side, by their places: every side gets its share of a long list.
 
     Example:
-        >>> own("test", list(range(11)))
+        >>> own("practice", list(range(11)))
         [3, 6, 9]
     """
-    places = (
-        "train",
-        "train",
-        "validation",
-        "test",
-        "train",
-        "train",
-        "test",
-        "validation",
-        "train",
-        "test",
-        "train",
-    )
-    return [item for place, item in enumerate(items) if places[place % 11] == side]
+    return [item for place, item in enumerate(items) if _PLACES[place % len(_PLACES)] == side]
 
 
 def make(graded: Graded, seed: int, sizes: Sizes) -> Task:
@@ -87,14 +83,19 @@ def make(graded: Graded, seed: int, sizes: Sizes) -> Task:
     """
     if min(sizes) < 0:
         raise TaskError(f"Task graded/{graded.name} was asked for {sizes} examples; sizes must be 0 or more.")
-    parts = [_distinct(graded, side, count, seed) for side, count in zip(SIDES, sizes, strict=True)]
+    parts = [_distinct(graded, side, count, seed) for side, count in zip(SIDES[1:], sizes, strict=True)]
     kind = "classification" if graded.labels else "function"
     source, licence = "made by umaf's own grammars", "Apache-2.0"
     return Task(f"graded/{graded.name}", kind, graded.labels, graded.cue, *parts, source, licence)
 
 
+def lessons(graded: Graded, seed: int, count: int) -> tuple[Example, ...]:
+    """Draw what a base model is shown of a task; nothing of it is in any of the task's splits."""
+    return _distinct(graded, "lessons", count, seed)
+
+
 def _distinct(graded: Graded, side: str, count: int, seed: int) -> tuple[Example, ...]:
-    rng = random.Random(derive(seed, "graded", graded.name, side))
+    rng = random.Random(derive(seed, "graded", graded.name, _STREAMS.get(side, side)))
     found: dict[str, Example] = {}
     for _ in range(TRIES * count):
         if len(found) == count:

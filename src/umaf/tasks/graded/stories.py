@@ -127,21 +127,26 @@ def _story_choice(rng: random.Random, side: str) -> Example:
     return Example(f"{told.text} {one}, {two} or {three}?", str(told.number))
 
 
-def stories(seed: int = 0, sizes: Sizes = SIZES) -> Task:
+STORIES_TASK = Graded("stories", "answer", _one_step)
+TWO_STEPS_TASK = Graded("two_steps", "answer", _two_steps)
+STORY_CHOICE_TASK = Graded("story_choice", "choice", _story_choice)
+
+
+def stories(seed: int = 0, sizes: Sizes = (3000, 200, 600)) -> Task:
     """Make the task: story of one addition or subtraction -> its number.
 
     Example:
         >>> stories(sizes=(4, 2, 2)).cue
         'answer'
     """
-    return make(Graded("stories", "answer", _one_step), seed, sizes)
+    return make(STORIES_TASK, seed, sizes)
 
 
 def two_steps(seed: int = 0, sizes: Sizes = SIZES) -> Task:
     """Make the task: story of two steps -> its number."""
-    return make(Graded("two_steps", "answer", _two_steps), seed, sizes)
+    return make(TWO_STEPS_TASK, seed, sizes)
 
 
-def story_choice(seed: int = 0, sizes: Sizes = SIZES) -> Task:
+def story_choice(seed: int = 0, sizes: Sizes = (3000, 200, 600)) -> Task:
     """Make the task: story of one step with three numbers -> the right one."""
-    return make(Graded("story_choice", "choice", _story_choice), seed, sizes)
+    return make(STORY_CHOICE_TASK, seed, sizes)

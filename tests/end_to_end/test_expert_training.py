@@ -1,0 +1,63 @@
+"""`umaf expert train` from the command line: an expert, its curves, an interruption, and mistakes in one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from umaf.cli import main
+from umaf.cli.expert_train import ExpertTrainConfig, training_of
+from umaf.experts.expert import load_expert
+from umaf.experts.settings import TrainSettings
+
+QUICK = "--steps 4 --prompts 3 --samples 2 --max-new-tokens 3 --validate-every 4".split()
+
+
+def run(*arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["expert", "train", *map(str, arguments)])
+    return ended.value.code, capsys.readouterr()
+
+
+@pytest.fixture
+def base(pico):
+    return pico("llama")
+
+
+def test_an_expert_is_trained_and_told_about(base, tmp_path, capsys):
+    out = tmp_path / "colour"
+    code, said = run(
+        base, "--task", "made/colour", "--objective", "next_token", "--reward", "exact", "--out", out, "--json", *QUICK,
+        capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(said.out)
+    assert found["name"] == "colour" and found["scores"]["steps"] == 4
+    card = load_expert(out).card
+    assert card.settings["objective"] == "next_token" and card.data["task"] == "made/colour"
+    assert (out / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_rewards_that_are_all_equal_are_told(base, tmp_path, capsys):
+    code, said = run(
+        base, "--task", "made/larger", "--reward", "numeric", "--out", tmp_path / "x", "--steps", 40, "--prompts", 1,
+        "--samples", 2, "--max-new-tokens", 1, "--validate-every", 100, "--temperature", 0.05, capsys=capsys,
+    )  # fmt: skip
+    assert code == 1 and "nothing can be learned" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_code_needs_leave(base, tmp_path, capsys):
+    code, said = run(base, "--task", "graded/lists", "--out", tmp_path / "x", *QUICK, capsys=capsys)
+    assert code == 1 and "--run-code" in said.err
+
+
+def test_an_output_that_exists_is_refused_at_once(base, tmp_path, capsys):
+    code, said = run(base, "--task", "made/colour", "--out", tmp_path, *QUICK, capsys=capsys)
+    assert code == 1 and "already exists" in said.err
+
+
+def test_the_command_and_the_settings_have_one_set_of_defaults():
+    typed = training_of(ExpertTrainConfig(model="m", task="t", out="o"))
+    assert typed == TrainSettings()
