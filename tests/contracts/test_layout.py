@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "umaf"
 # A room imports only from rooms before it. A room that is not there yet is no mistake; one that is not here is.
 ROOMS = (
-    "errors registry seeds files tensors tasks models checkpoints deltas merging activations extraction scaling "
-    "fusion readout adapters generation evaluation search experts dispatch pipeline index monitor reports "
-    "quickstart testing serve web cli"
+    "errors registry seeds files pulse tensors tasks models checkpoints deltas merging activations extraction scaling "
+    "fusion readout adapters generation evaluation training search experts dispatch pipeline index monitor "
+    "reports quickstart testing serve web cli"
 ).split()
 FILES = sorted(SOURCE.rglob("*.py"))
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from umaf.activations.tokens import pad, token_ids
 from umaf.errors import ConfigError, NumericalError
 from umaf.models import Model, bare, layer_list
+from umaf.pulse import heard, tell
 
 DEPTHS: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
 
@@ -65,6 +66,11 @@ def capture(
             model, [rows[position] for position in batch], stack, tuple(place)
         ).items():
             result[place[layer], batch] = pooled
+        if heard():
+            last = result[-1, batch]
+            variance = float((last - last.mean(0)).square().sum(1).mean() / last.square().sum(1).mean())
+            done = {"texts": start + len(batch), **({"spread": variance} if len(batch) > 1 else {})}
+            tell(f"read {model.name}", start // batch_size + 1, **done)
     _check_finite(model, result, tuple(place))
     return result[[place[layer] for layer in chosen]]
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umaf.cli.compare", "Print how similar models or fingerprints are."),
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
+    "monitor": ("umaf.cli.monitor", "Show the numbers of a running or finished job."),
     "compress": ("umaf.cli.compress", "Pack experts of one base into a store that gives each of them back."),
     "restore": (
         "umaf.cli.restore",
@@ -30,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "card": ("umaf.cli.card", "Print the model card of a merge."),
     "diff": ("umaf.cli.diff", "Show what changed between two checkpoints, and where."),
     "extract-lora": ("umaf.cli.extract_lora", "Turn what an expert changed in its base into a LoRA."),
+    "expert": (
+        "umaf.cli.expert",
+        "Train, list, show and export experts: tiny vectors that adapt a base.",
+    ),
     "zoo": ("umaf.cli.zoo", "List or build the small models that ship with umaf, and their experts."),
     "doctor": ("umaf.cli.doctor", "Show versions, devices, and what is installed and found."),
 }

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, TruncateOption, opener, stages
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+from umaf.cli.watching import MonitorOption, monitored
 
 if TYPE_CHECKING:
     from umaf.extraction import Fingerprint
@@ -30,6 +31,7 @@ class FingerprintConfig(ModelConfig):
     truncate: bool = False
     out: Path | None = None
     coordinates: bool = False
+    monitor: Path | None = None
 
 
 def fingerprint(
@@ -44,6 +46,7 @@ def fingerprint(
     coordinates: Annotated[
         bool, typer.Option("--coordinates", help="Keep in the file what the metric cka needs.")
     ] = False,
+    monitor: MonitorOption = None,
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,
@@ -54,7 +57,7 @@ def fingerprint(
 ) -> None:
     """Turn a model's activations into a fingerprint: 512 numbers that other models' can be compared with."""
     settings = settle(FingerprintConfig, ctx)
-    with stages(quiet=as_json) as say:
+    with stages(quiet=as_json) as say, monitored(settings.monitor, f"fingerprint {settings.model}"):
         found = make(settings, say)
     if as_json:
         numbers = [round(x, 8) for x in found.vector.flatten().tolist()]

@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from umaf.cli.changed import LIMIT, EvaluateOption, LimitOption
 from umaf.cli.options import ConfigOption, JsonOption, settle
+from umaf.cli.tables import show_change
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class MergeConfig(BaseModel):
     shard_size: str = "5GB"
     seed: int | None = None
     rank: str | None = None
+    evaluate: tuple[str, ...] = ()
+    evaluate_limit: int = LIMIT
 
 
 def merge(
@@ -64,6 +68,8 @@ def merge(
     rank: Annotated[
         str | None, typer.Option(help="Where only LoRA folders are merged: of the result. [default: auto]")
     ] = None,
+    evaluate: EvaluateOption = None,
+    evaluate_limit: LimitOption = LIMIT,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -78,13 +84,43 @@ def merge(
         found = {**summary(plan), "later": [one.name or one.method for one in rest]}
         print(json.dumps(found, indent=2)) if as_json else show(found, Console())
         return
+    _check(settings)
     began = time.perf_counter()
     folder = make(settings, quiet=as_json)
     seconds = round(time.perf_counter() - began, 3)
-    if as_json:
-        print(json.dumps({"out": str(folder), "seconds": seconds}))
-    else:
+    if not as_json:
         Console().print(f"{escape(str(folder))} was made in {seconds:.1f} s.", highlight=False)
+    numbers = _measured(settings, folder, seconds, as_json=as_json) if settings.evaluate else {}
+    if as_json:
+        print(json.dumps({"out": str(folder), "seconds": seconds, **numbers}))
+
+
+def _check(settings: MergeConfig) -> None:
+    """Stop at a task that is nowhere before anything is merged."""
+    if settings.evaluate:
+        from umaf.cli.changed import check_tasks
+        from umaf.evaluation.change import Asked
+
+        check_tasks(settings.evaluate, Asked())
+
+
+def _measured(settings: MergeConfig, folder: Path, seconds: float, *, as_json: bool) -> dict[str, Any]:
+    """Score what was merged against its base, and write the record into its folder."""
+    from umaf.cli.changed import measured_merge, now, write_change
+    from umaf.cli.opening import stages
+    from umaf.evaluation.change import Asked, change_numbers
+    from umaf.evaluation.record import plain
+
+    began = now()
+    asked = Asked(settings.evaluate_limit, settings.seed or 0)
+    with stages(quiet=as_json) as say:
+        change, experts = measured_merge(folder, settings.evaluate, asked, say)
+    config = settings.model_dump(mode="json")
+    more = {"experts": experts, "seconds": seconds}
+    write_change(folder, "merged", change, config=config, more=more, began=began)
+    if not as_json:
+        show_change(Console(), change)
+    return {"change": plain(change_numbers(change)), "experts": plain(experts)}
 
 
 def make(settings: MergeConfig, *, quiet: bool) -> Path:
@@ -118,6 +154,11 @@ def loras(settings: MergeConfig, *, as_json: bool) -> bool:
         if settings.rank is not None:
             raise ConfigError("--rank is for recipes whose models are all LoRA folders; leave it out.")
         return False
+    if settings.evaluate:
+        raise ConfigError(
+            "--evaluate is for merged models; score a merged LoRA with umaf evaluate MODEL --adapter DIR "
+            "--against MODEL."
+        )
     from umaf.cli.merged_lora import run
 
     run(recipe, settings, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from umaf.cli.changed import LIMIT, EvaluateOption, LimitOption
 from umaf.cli.opening import (
     ModelConfig,
     PickleOption,
@@ -23,9 +25,13 @@ from umaf.cli.opening import (
     stages,
 )
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+from umaf.cli.tables import show_change
+from umaf.cli.watching import MonitorOption, monitored
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
+    from umaf.evaluation.change import Change
+    from umaf.models import Model
     from umaf.pipeline import Transfer
 
 CUE = "answer"
@@ -50,6 +56,9 @@ class TransferConfig(ModelConfig):
     scaling: str = "identity"
     fusion: str = "weighted"
     truncate: bool = False
+    evaluate: tuple[str, ...] = ()
+    evaluate_limit: int = LIMIT
+    monitor: Path | None = None
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -91,6 +100,9 @@ def transfer(
     scaling: Annotated[str, typer.Option(help="identity or ridge:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
     truncate: TruncateOption = False,
+    evaluate: EvaluateOption = None,
+    evaluate_limit: LimitOption = LIMIT,
+    monitor: MonitorOption = None,
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,
@@ -104,16 +116,36 @@ def transfer(
     --source, --base, --labels, --cue and --probes can be given once for each source, in the same order.
     """
     settings = settle(TransferConfig, ctx)
-    with stages(quiet=as_json) as say:
-        done = move(settings, say)
+    with stages(quiet=as_json) as say, monitored(settings.monitor, "transfer"):
+        done, change = move(settings, say)
     if as_json:
-        print(json.dumps(_facts(done, settings), indent=2))
+        print(json.dumps(_facts(done, settings, change), indent=2))
     else:
         show(done, settings, Console())
+        if change is not None:
+            show_change(Console(), change)
 
 
-def move(settings: TransferConfig, say) -> Transfer:
+def move(settings: TransferConfig, say) -> tuple[Transfer, Change | None]:
     """Do what the command does, without printing."""
+    from umaf.cli.changed import check_tasks, measured_transfer, now, write_change
+    from umaf.evaluation.change import Asked
+
+    began = now()
+    asked = Asked(settings.evaluate_limit, settings.seed)
+    check_tasks(settings.evaluate, asked)
+    opened = opener(settings)
+    done = _moved(settings, opened, say)
+    if not settings.evaluate:
+        return done, None
+    change = measured_transfer(opened(settings.target), settings.out, settings.evaluate, asked, say)
+    config = settings.model_dump(mode="json", exclude={"monitor"})
+    facts = {key: _facts(done, settings)[key] for key in ("sources", "history", "seconds", "modules")}
+    write_change(settings.out, "transfer", change, config=config, more=facts, began=began)
+    return done, change
+
+
+def _moved(settings: TransferConfig, opened: Callable[[str], Model], say) -> Transfer:
     from umaf.activations import read_probes
     from umaf.files import refuse_existing
     from umaf.generation.sources import Source
@@ -132,7 +164,6 @@ def move(settings: TransferConfig, say) -> Transfer:
     # One file for all sources is read once, and one capability shown by two sources stays one.
     texts = {path: read_probes(path).texts for path in dict.fromkeys(settings.probes)}
     probes = [texts[path] for path in spread("probes", settings.probes, count, settings.probes[0])]
-    opened = opener(settings)
     say("open the models")
     target = opened(settings.target)
     sources = [
@@ -185,8 +216,11 @@ def show(done: Transfer, settings: TransferConfig, console: Console) -> None:
     console.print(f"adapter for {escape(settings.target)}: {escape(str(done.folder))}", soft_wrap=True)
 
 
-def _facts(done: Transfer, settings: TransferConfig) -> dict[str, Any]:
+def _facts(done: Transfer, settings: TransferConfig, change: Change | None = None) -> dict[str, Any]:
     """Put a result together for JSON."""
+    from umaf.evaluation.change import change_numbers
+    from umaf.evaluation.record import plain
+
     return {
         "folder": str(done.folder),
         "target": settings.target,
@@ -207,6 +241,7 @@ def _facts(done: Transfer, settings: TransferConfig) -> dict[str, Any]:
             for one, weight in zip(done.fingerprints, done.fused.card.weights, strict=True)
         ],
         "history": list(done.history),
+        **({} if change is None else {"change": plain(change_numbers(change))}),
     }
 
 

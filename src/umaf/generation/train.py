@@ -20,6 +20,7 @@ from umaf.errors import NumericalError
 from umaf.generation.decisions import Asked, ask, decide, divergence
 from umaf.generation.goals import Goal, part
 from umaf.models import Model
+from umaf.pulse import heard, tell
 from umaf.readout import answer_loss
 
 
@@ -110,12 +111,16 @@ def optimise(asked: Sequence[Asked], schedule: Schedule, *, seed: int = 0) -> No
         with torch.autocast(model.device.type, torch.bfloat16, enabled=schedule.bfloat16):
             value = loss(one, rows)
         if not torch.isfinite(value):
+            tell(f"train {model.name}", step + 1, loss=value.item())
             raise NumericalError(
                 f"Training {model.name} gave a loss of {float(value)} at step {step}; "
                 "lower the learning rate, or check the probes."
             )
         value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        slope = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if heard():
+            numbers = {"loss": value.item(), "gradient": slope.item(), "rate": _rate(step, schedule)}
+            tell(f"train {model.name}", step + 1, **numbers)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
