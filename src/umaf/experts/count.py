@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+)
 
 from umaf.adapters import weight_of
 from umaf.errors import ModelError
@@ -87,17 +94,28 @@ def from_config(config: PreTrainedConfig | str | Path) -> Model:
         A model whose weights lie on torch's "meta" device, without a tokenizer.
 
     Raises:
-        ModelError: there is no config, or no language model for it.
+        ModelError: there is no config, or no model for it.
     """
     known: Any = config
     try:
-        with quiet(), torch.device("meta"):
+        with quiet():
             if not isinstance(config, PreTrainedConfig):
                 known = AutoConfig.from_pretrained(str(config))
-            net = AutoModelForCausalLM.from_config(known)
+            with torch.device("meta"):
+                net = _shell(known)
     except (OSError, ValueError) as problem:
         why = " ".join(str(problem).split())[:120].rstrip(".")
         raise ModelError(
-            f"Parameters of {config} were to be counted, but it gives no language model ({why})."
+            f"Parameters of {config} were to be counted, but it gives no model ({why})."
         ) from None
-    return Model(net.eval(), None, str(known.model_type), family_of(net), "lm")
+    return Model(net.eval(), None, str(known.model_type), family_of(net), "base")
+
+
+def _shell(config: Any) -> Any:
+    """The first class that the config fits; names of weights differ in front only."""
+    for auto in (AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForImageTextToText):
+        try:
+            return auto.from_config(config)
+        except ValueError:
+            continue
+    return AutoModel.from_config(config)

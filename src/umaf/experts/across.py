@@ -1,0 +1,295 @@
+"""An expert of one model used on another: where the target's multipliers come from.
+
+- `aligned`: by what the expert does. On shared texts without labels, the source's hidden states move when the expert
+  is attached; that shift, carried into the target's space by a ridge map between the two models' states, is the goal,
+  and the target's z is its least-squares fit. No two singular values have to mean the same thing, so widths, depths,
+  architectures and tokenizers may differ.
+- `in_order`: by number, as the paper does it (Sun et al., 2025, section 4.4): the i-th largest singular value of one
+  model is taken for the i-th of the other.
+- `shuffled`: the same numbers in a random order; what is left is chance.
+
+The second and the third are controls for the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from umaf import seeds
+from umaf.activations import depth_layers
+from umaf.errors import ExpertError, NumericalError
+from umaf.experts.attach import attached
+from umaf.experts.bound import bounded
+from umaf.experts.decompose import Factored, svf_modules
+from umaf.experts.expert import Expert, check_expert, new_card, ranks_of
+from umaf.generation.places import Places, pair, read
+from umaf.generation.watch import watched
+from umaf.models import Model, bare, layer_list
+from umaf.tensors import ridge
+
+Factors = Mapping[str, Factored]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the target's z is fitted.
+
+    Attributes:
+        steps: gradient steps on the least squares.
+        rate: learning rate of Adam on the parameters before the bound; falls linearly to zero.
+        batch_size: texts per step.
+        strength: of the ridge map between the models' states, as in :func:`umaf.tensors.ridge`.
+        decay: weight of the mean square of the parameters, which keeps unneeded directions at 1.
+        answers: share of the loss taken at the place where an answer is read; the rest is at all tokens.
+        seed: of the order of texts.
+    """
+
+    steps: int = 250
+    rate: float = 0.05
+    batch_size: int = 16
+    strength: float = 1e-3
+    decay: float = 1e-3
+    answers: float = 0.9
+    seed: int = 0
+
+
+def aligned(
+    expert: Expert,
+    models: tuple[Model, Model],
+    factored: tuple[Factors, Factors],
+    texts: Sequence[str],
+    *,
+    cue: str | None = None,
+    fit: Fit = Fit(),
+) -> Expert:
+    """Fit an expert of the target to what an expert does in the source.
+
+    Args:
+        expert: of the source.
+        models: source and target.
+        factored: their decompositions; the target's z covers the modules of the second.
+        texts: without labels; those on which the expert matters are best.
+        cue: the word before the answer, where the texts are questions.
+        fit: how.
+
+    Returns:
+        An expert of the target; its card says how far the shift was met.
+
+    Raises:
+        ExpertError: the expert is not of the source, or changes nothing on these texts.
+        ProbeError: a text does not fit a window, or no token of the two models meets.
+        NumericalError: the fit became NaN or infinite.
+    """
+    source, target = models
+    check_expert(expert, source)
+    there, here = pair(source, target, texts, cue)
+    with attached(source, factored[0], expert.z):
+        after = read(source, there, _layers(source))[1]
+    before = read(source, there, _layers(source))[1]
+    goals = _goals(models, (before, after), here, fit.strength)
+    if not any(goal.moved[0] > 0 for goal in goals.values()):
+        raise ExpertError(
+            f'Expert "{expert.name}" was to be carried to "{target.name}", but on these {len(texts)} texts it changes '
+            "nothing; give texts of the task it was trained on."
+        )
+    z, losses = _least_squares(target, factored[1], goals, here, fit)
+    return _made(expert, target, z, {"way": "aligned", "texts": len(texts), "cue": cue}, {"missing": losses})
+
+
+def in_order(expert: Expert, source: Model, target: Model, modules: Sequence[str] | None = None) -> Expert:
+    """Take multipliers by number; of different ranks, by their share of the rank.
+
+    A module's partner is the module of the same kind (attention or MLP) at the same share of depth, and among those
+    the one of the same name, or else of the same place in the layer.
+
+    Args:
+        expert: of the source.
+        source: its base.
+        target: the model that gets an expert.
+        modules: of the target; all it has of the expert's kinds when not given.
+
+    Raises:
+        ExpertError: the expert is not of the source, or there is nothing in the target to put it on.
+    """
+    check_expert(expert, source)
+    names = svf_modules(target) if modules is None else list(modules)
+    found = partners(list(expert.z), names)
+    if not found:
+        raise ExpertError(f'"{target.name}" has no module for any of expert "{expert.name}"; choose others.')
+    ranks = ranks_of(target, list(found))
+    z = {name: _resampled(expert.z[partner], ranks[name]) for name, partner in found.items()}
+    return _made(expert, target, z, {"way": "order"}, {})
+
+
+def shuffled(expert: Expert, source: Model, target: Model, *, seed: int = 0) -> Expert:
+    """Take multipliers as `in_order` does, then give every module its own in a random order."""
+    ordered, z = in_order(expert, source, target), {}
+    for name, each in ordered.z.items():
+        turn = torch.randperm(each.shape[-1], generator=seeds.generator(seed, "shuffled", name))
+        z[name] = each[..., turn]
+    return _made(expert, target, z, {"way": "shuffled", "seed": seed}, {})
+
+
+def partners(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
+    """Match module names of two models, by depth and kind.
+
+    Example:
+        >>> partners(["layers.0.mlp.up", "layers.1.mlp.up"], [f"h.{layer}.mlp.fc" for layer in range(4)])["h.3.mlp.fc"]
+        'layers.1.mlp.up'
+    """
+    own, theirs, found = _grid(target), _grid(source), {}
+    depths = {kind: _depths(own, kind) for kind in ("attention", "mlp")}
+    for (kind, layer), names in own.items():
+        layers = _depths(theirs, kind)
+        if not layers:
+            continue
+        share = (depths[kind].index(layer) + 1) / len(depths[kind])
+        candidates = theirs[kind, layers[depth_layers(len(layers), [share])[0]]]
+        leaves = [name.rpartition(".")[2] for name in candidates]
+        for place, name in enumerate(names):
+            leaf = name.rpartition(".")[2]
+            at = leaves.index(leaf) if leaf in leaves else place * len(candidates) // len(names)
+            found[name] = candidates[at]
+    return found
+
+
+def _grid(names: Sequence[str]) -> dict[tuple[str, int], list[str]]:
+    """Names by kind and layer, in their order."""
+    grid: dict[tuple[str, int], list[str]] = {}
+    for name in names:
+        layer = next((int(part) for part in name.split(".") if part.isdigit()), 0)
+        grid.setdefault(("attention" if "att" in name.lower() else "mlp", layer), []).append(name)
+    return grid
+
+
+def _depths(grid: Mapping[tuple[str, int], object], kind: str) -> list[int]:
+    return sorted(layer for found, layer in grid if found == kind)
+
+
+def _resampled(z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Multipliers of one shape for another: the same share of the rank, the same share of stacked experts."""
+    for axis, size in ((-1, shape[-1]), *(((0, shape[0]),) if len(shape) > 1 and z.dim() > 1 else ())):
+        z = z.index_select(axis, torch.arange(size) * z.shape[axis] // size)
+    if len(shape) < z.dim():
+        z = z.mean(0)
+    return z.expand(shape).clone()
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """Wanted outputs of a layer of the target.
+
+    Attributes:
+        states: ``[row, hidden]``.
+        moved: mean square of the shift that leads there, over all rows and over those where answers are read.
+    """
+
+    states: Tensor
+    moved: tuple[float, float]
+
+
+def _goals(
+    models: tuple[Model, Model], states: tuple[Mapping, Mapping], here: Places, strength: float
+) -> dict[str, _Goal]:
+    """Carry the source's shift into the target, layer by layer at the same share of depth."""
+    source, target = models
+    before, after = states
+    own, theirs = _layers(target), _layers(source)
+    meets = depth_layers(len(theirs), [(at + 1) / len(own) for at in range(len(own))])
+    present, answers = read(target, here, own)[1], _answers(here)
+    goals = {}
+    for name, at in zip(own, meets, strict=True):
+        x, y = before[theirs[at]].double(), present[name].double()
+        across = ridge(x - x.mean(0), y - y.mean(0), strength=strength)
+        shift = ((after[theirs[at]] - before[theirs[at]]).double() @ across).float()
+        moved = shift.square().sum(1)
+        spots = moved[answers] if answers.any() else moved
+        goals[name] = _Goal(present[name] + shift, (float(moved.mean()), float(spots.mean())))
+    return goals
+
+
+def _answers(here: Places) -> Tensor:
+    """Which rows are where an answer is read."""
+    return here.token == here.batch.last.cpu()[here.text]
+
+
+def _least_squares(
+    target: Model, factored: Factors, goals: Mapping[str, _Goal], here: Places, fit: Fit
+) -> tuple[dict[str, Tensor], list[float | None]]:
+    """Fit z to the goals; also give the share of the shift that was missing, step by step."""
+    free = {name: torch.zeros_like(f.s, requires_grad=True) for name, f in factored.items()}
+    optimiser = torch.optim.Adam(free.values(), lr=fit.rate, betas=(0.9, 0.98))
+    draw, texts, losses = seeds.generator(fit.seed, "aligned", "order"), len(here.batch), []
+    queue: list[Tensor] = []
+    for step in range(fit.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = fit.rate * (1 - step / fit.steps)
+        if not queue:
+            queue = list(torch.randperm(texts, generator=draw).split(fit.batch_size))
+        missing = _missing(target, factored, {n: bounded(p) for n, p in free.items()}, goals, here, queue.pop(), fit)
+        if not torch.isfinite(missing):
+            raise NumericalError(
+                f'The fit of an expert for "{target.name}" became {float(missing)} at step {step}; lower its rate.'
+            )
+        size = sum(p.square().sum() for p in free.values()) / sum(p.numel() for p in free.values())
+        (missing + fit.decay * size).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(float(missing.detach()))
+    return {name: bounded(p.detach()) for name, p in free.items()}, losses
+
+
+def _missing(
+    target: Model,
+    factored: Factors,
+    z: Mapping[str, Tensor],
+    goals: Mapping[str, _Goal],
+    here: Places,
+    texts: Tensor,
+    fit: Fit,
+) -> Tensor:
+    """Mean square of what is missing to the goals on some texts, as a share of the shift's."""
+    at = torch.full((len(here.batch),), -1)
+    at[texts] = torch.arange(len(texts))
+    rows = (at[here.text] >= 0).nonzero().squeeze(1)
+    batch, answers = here.batch.take(texts.tolist()), _answers(here)[rows]
+    net = bare(target.net)
+    body = net.get_encoder() if target.kind == "encoder-decoder" else net.base_model
+    with attached(target, factored, z), watched(target, list(goals)) as seen:
+        body(input_ids=batch.ids, attention_mask=batch.mask)
+    shares = []
+    for name, goal in goals.items():
+        states = seen[name][1]
+        states = states.reshape(len(texts), -1, states.shape[-1])[at[here.text[rows]], here.token[rows]]
+        gap = (states.float() - goal.states[rows].to(states.device)).square().sum(1)
+        share = gap.mean() / max(goal.moved[0], 1e-12)
+        if answers.any():
+            spots = gap[answers.to(gap.device)].mean() / max(goal.moved[1], 1e-12)
+            share = (1 - fit.answers) * share + fit.answers * spots
+        shares.append(share)
+    return torch.stack(shares).mean()
+
+
+def _layers(model: Model) -> list[str]:
+    """Full names of the layers of the stack that reads the text."""
+    layers = {id(layer) for layer in layer_list(model)}
+    return [name for name, module in bare(model.net).named_modules() if id(module) in layers]
+
+
+def _made(expert: Expert, target: Model, z: Mapping[str, Tensor], settings: dict, curves: dict) -> Expert:
+    about = {**settings, "expert": expert.name, "base": expert.card.base, "identity": expert.card.base_identity}
+    card = new_card(
+        target,
+        list(z),
+        description=expert.card.description,
+        objective="across",
+        reward=expert.card.reward,
+        data=expert.card.data,
+        settings=about,
+        curves=curves,
+    )
+    return Expert(expert.name, dict(z), card)
