@@ -7,7 +7,10 @@ while names are scored.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
 
 from umaf import seeds
 from umaf.dispatch.decision import OTHER, Decision, Dispatcher, chosen_by
@@ -15,8 +18,14 @@ from umaf.dispatch.dispatchers import Material
 from umaf.dispatch.naming import name_scores, naming_cue
 from umaf.dispatch.shelf import Shelved, open_shelf
 from umaf.errors import ExpertError
+from umaf.experts.expert import Expert
+from umaf.experts.settings import TrainSettings
+from umaf.experts.train import train_expert
 from umaf.models import Model
 from umaf.tasks.task import Example, Task
+
+ALONE = torch.ones(1, 1)
+"""The weight of a shelf's only expert, for every row of any batch."""
 
 
 def classifier(shelf: Shelved, material: Material) -> Dispatcher:
@@ -36,16 +45,16 @@ def classifier(shelf: Shelved, material: Material) -> Dispatcher:
             "named by expert, or use prompt or probe."
         )
     cue, names = naming_cue(shelf.names), (*shelf.names, OTHER)
-    learned = expert.card.data.get("labels")
-    if learned is not None and not set(shelf.names) <= set(learned):
+    learned = expert.card.data.get("cue")
+    if learned is not None and learned != cue:
         raise ExpertError(
-            f'The classifier "{expert.name}" tells {", ".join(learned)} apart, but the shelf has '
-            f"{', '.join(shelf.names)}; train one for this shelf."
+            f'The classifier "{expert.name}" was trained to answer "{learned}", but this shelf asks "{cue}"; train one '
+            "for this shelf."
         )
     own = open_shelf(shelf.model, [expert])
 
     def decide(texts: Sequence[str]) -> Decision:
-        with attached_alone(own) as model:
+        with own.applied(ALONE) as model:
             scores, cut = name_scores(model, texts, names, cue)
         notes = [", from the beginning of the request" if one else "" for one in cut]
         why = f'the classifier "{expert.name}"'
@@ -54,11 +63,37 @@ def classifier(shelf: Shelved, material: Material) -> Dispatcher:
     return decide
 
 
-def attached_alone(shelf: Shelved):
-    """Put a shelf's only expert on its base, whole, for every row of any batch."""
-    import torch
+def train_classifier(
+    shelf: Shelved,
+    examples: Mapping[str, Sequence[str]],
+    folder: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    tell: Callable[[str], None] = print,
+) -> Expert:
+    """Train an expert that names the kind of a request, and write its folder.
 
-    return shelf.applied(torch.ones(1, 1))
+    Args:
+        shelf: the experts that requests are to be sorted by.
+        examples: texts by name, those for no expert under "other".
+        folder: where it goes; must not exist.
+        settings: of the training. By default it learns from the wanted names: a base that never says one of them by
+            itself earns no reward to learn from.
+        tell: called with a sentence when something unexpected is dealt with.
+
+    Raises:
+        ExpertError: too few texts, or texts for a name that the shelf does not have.
+    """
+    task = naming_task(shelf.model, examples, names=shelf.names)
+    chosen = settings or TrainSettings(objective="next_token", reward="label", rate=0.03, patience=4)
+    return train_expert(
+        shelf.model,
+        task,
+        settings=chosen,
+        folder=folder,
+        description=f"sorts requests by {', '.join(shelf.names)}",
+        tell=tell,
+    )
 
 
 def naming_task(

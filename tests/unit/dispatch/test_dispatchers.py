@@ -9,7 +9,7 @@ import torch
 
 from tests.unit.dispatch.conftest import make_expert
 from umaf import registry
-from umaf.dispatch.classifier import naming_task
+from umaf.dispatch.classifier import naming_task, train_classifier
 from umaf.dispatch.decision import Decision
 from umaf.dispatch.dispatchers import DISPATCHERS, Material, make_dispatcher
 from umaf.dispatch.few_shot import equal_shots, fitness_on, mix_by_shots
@@ -17,7 +17,9 @@ from umaf.dispatch.naming import CONTENT_FREE, name_scores, naming_cue, unbiased
 from umaf.dispatch.probe import features, fit_probe, read_probe
 from umaf.dispatch.shelf import open_shelf
 from umaf.errors import ConfigError, ExpertError, ProbeError, RegistryError, TaskError
+from umaf.experts.expert import load_expert
 from umaf.experts.rollout import answered
+from umaf.experts.settings import TrainSettings
 from umaf.models import open_model
 from umaf.readout import answer_loss, answer_tokens
 from umaf.search import Cma, CrossEntropy
@@ -178,9 +180,9 @@ def test_a_classifier_that_is_not_there_or_tells_other_names_apart(shelf):
         make_dispatcher("classifier", shelf)
     expert = make_expert(shelf.model, "sorter")
     strange = type(expert)(
-        expert.name, expert.z, expert.card.model_copy(update={"data": {"labels": ["x", "y"]}})
+        expert.name, expert.z, expert.card.model_copy(update={"data": {"cue": "kind, one of x, other"}})
     )
-    with pytest.raises(ExpertError, match="tells x, y apart"):
+    with pytest.raises(ExpertError, match='trained to answer "kind, one of x, other"'):
         make_dispatcher("classifier", shelf, Material(classifier=strange))
 
 
@@ -193,6 +195,25 @@ def test_the_task_of_a_classifier(base):
         naming_task(base, {"films": GOOD}, names=["films", "weather"])
     with pytest.raises(ExpertError, match='Texts were given for "wether"'):
         naming_task(base, {"wether": GOOD}, names=["films", "weather"])
+
+
+def test_a_classifier_learns_the_names_of_a_shelf(base, tmp_path):
+    shelf = open_shelf(base, [make_expert(base, name) for name in ("films", "weather")])
+    quick = TrainSettings(
+        objective="next_token",
+        reward="label",
+        steps=30,
+        rate=0.1,
+        prompts=8,
+        validate_every=15,
+        max_new_tokens=4,
+    )
+    expert = train_classifier(shelf, {"films": GOOD, "weather": RAIN}, tmp_path / "sorter", settings=quick)
+    decide = make_dispatcher("classifier", shelf, Material(classifier=load_expert(tmp_path / "sorter")))
+    decision = decide([*GOOD, *RAIN])
+    right = torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 5)
+    assert (decision.weights == right).all(1).sum() >= 8
+    assert expert.card.description == "sorts requests by films, weather"
 
 
 def shots_of(shelf, weights, *, cue="answer", count=4):
