@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
     "monitor": ("umaf.cli.monitor", "Show the numbers of a running or finished job."),
+    "adapt": ("umaf.cli.adapt", "Answer requests, each with the mixture of experts that it needs."),
+    "chat": ("umaf.cli.chat", "Talk to a model that changes its experts with every message."),
+    "serve": ("umaf.cli.serve", "Serve an adaptive model over HTTP, as OpenAI's clients speak it."),
     "compress": ("umaf.cli.compress", "Pack experts of one base into a store that gives each of them back."),
     "restore": (
         "umaf.cli.restore",
