@@ -37,7 +37,7 @@ BASE, TASK, WANTED = "bert-1m", "pros_cons", "good"
 # Another capability of two labels, from the same base.
 WRONG, WRONG_WANTED = "clinc150/requests", "order"
 TARGETS, SEEDS = ("llama-1m", "llama-5m"), (0, 1, 2)
-STRENGTH, DRAWS, OPENINGS = 3.0, 16, 256
+COST, DRAWS, OPENINGS = 0.07, 16, 256
 TESTS, EACH, TEMPERATURE, BEST_OF = 200, 2, 0.7, 8
 
 
@@ -86,15 +86,15 @@ def measure(name: str, seed: int) -> dict:
     seconds = {"drafts": time.process_time() - began}
     order = torch.randperm(len(liked), generator=torch.Generator().manual_seed(seed))
     judgements = {
-        "praise": (liked, STRENGTH),
-        "blame": (liked, -STRENGTH),
-        "control_wrong_source": (liking(WRONG, WRONG_WANTED, seed)(own.texts), STRENGTH),
-        "control_shuffled": (liked[order], STRENGTH),
+        "praise": (liked, False),
+        "blame": (liked, True),
+        "control_wrong_source": (liking(WRONG, WRONG_WANTED, seed)(own.texts), False),
+        "control_shuffled": (liked[order], False),
     }
     judges, forms = Judges(), {"bare": target}
-    for who, (judged, strength) in judgements.items():
+    for who, (judged, away) in judgements.items():
         began = time.process_time()
-        forms[who] = attach(target, tilt(target, own, judged, strength=strength))
+        forms[who] = attach(target, tilt(target, own, judged, cost=COST, away=away))
         seconds[who] = time.process_time() - began
     found = {who: written(model, target, judges, seed) for who, model in forms.items()}
     found["best_of"] = best_of(target, source, judges, seed)
@@ -164,7 +164,7 @@ def summarise(cells: list[dict]) -> None:
             figures[f"spread.{name}"] = figure("praise", "blame", "words")
             cells = every
     config = {
-        "source": f"{BASE} on {TASK}", "wrong_source": WRONG, "targets": TARGETS, "seeds": SEEDS, "strength": STRENGTH,
+        "source": f"{BASE} on {TASK}", "wrong_source": WRONG, "targets": TARGETS, "seeds": SEEDS, "cost": COST,
         "draws": DRAWS, "openings": OPENINGS, "tests": TESTS, "each": EACH, "temperature": TEMPERATURE,
     }  # fmt: skip
     numbers = {"figures": {name: vars(one) for name, one in figures.items()}, "cells": cells}

@@ -21,7 +21,7 @@ from umaf.generation.train import Schedule
 from umaf.readout import bits_per_byte, label_scores, samples
 from umaf.tasks.door import texts
 
-WORDS = 2
+WORDS = 3
 SHOWN = 3
 
 
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/sentiment-example"))
     parser.add_argument("--writer", default="zoo:llama-5m")
-    parser.add_argument("--steps", type=int, default=150, help="of training the classifier")
+    parser.add_argument("--steps", type=int, default=250, help="of training the classifier")
     parser.add_argument("--draws", type=int, default=16, help="continuations of each opening")
-    parser.add_argument("--strength", type=float, default=3.0)
+    parser.add_argument("--cost", type=float, default=0.07, help="nats per token that it may diverge")
     asked = parser.parse_args(argv)
 
     task = umaf.load_task("made/sentiment")
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{classifier.name} judged {len(own.texts)} continuations of {len(openings)} openings")
 
     forms = {"bare": writer}
-    for name, sign in (("praise", 1), ("blame", -1)):
-        factors = tilt(writer, own, scores[:, 0] - scores[:, 1], strength=sign * asked.strength)
+    for name in ("praise", "blame"):
+        factors = tilt(writer, own, scores[:, 0] - scores[:, 1], cost=asked.cost, away=name == "blame")
         folder = write_lora(asked.out / name, writer, factors, provenance={"route": "tilt", "towards": name})
         forms[name] = load_adapter(writer, folder)
     show(forms, openings)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def learned(task: umaf.Task, steps: int) -> umaf.Model:
     """Give a BERT that has learned the task from its labels: the source."""
     goal = labelled_goal(texts(task.train), task.cue, task.labels, [example.answer for example in task.train])
-    return finetune(umaf.open_model("zoo:bert-1m"), goal, schedule=Schedule(steps=steps, rate=1.5e-3))
+    return finetune(umaf.open_model("zoo:bert-1m"), goal, schedule=Schedule(steps=steps, rate=5e-4))
 
 
 def show(forms: dict[str, umaf.Model], openings: Sequence[str]) -> None:

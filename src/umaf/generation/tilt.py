@@ -1,13 +1,13 @@
 """Tilt what a target writes of its own accord towards texts that a source calls by a label, without gradient descent.
 
-Wanted is the target's own distribution, tilted: ``p_target(text) * p_source(label | text)^strength`` up to a constant,
-which for strength 1 is Bayes' rule and in general the best trade of the source's liking against divergence from the
-target (the optimum of KL-regularised reward: Korbak et al., 2022). Three linear systems approximate it:
+Wanted is the target's own distribution, tilted: ``p_target(text) * p_source(label | text)^strength`` up to a constant.
+No other distribution that diverges as little from the target's is liked as much (the optimum of KL-regularised reward:
+Korbak et al., 2022). Three linear systems approximate it:
 
 1. The target draws continuations of openings, the source judges each whole text, and what each token of the target's
    vocabulary adds to the judgement is a ridge regression of the judgements on the tokens that occur.
 2. A tilt of the logits by these values is, in the metric of the target's own next-token distributions, nearest to one
-   constant shift in front of the unembedding: one step of Gauss-Newton.
+   constant shift in front of the unembedding: one step of Gauss-Newton. Its length is what the divergence may cost.
 3. That shift, carried back through the last norm, is regressed on the inputs of the last writer, a low-rank update.
 
 So it moves the choice of words, not the train of thought: "not good" counts as "not" and "good".
@@ -26,7 +26,7 @@ from torch import Tensor
 from umaf import tensors
 from umaf.activations import check_probes
 from umaf.adapters import lora_modules
-from umaf.errors import NumericalError, ProbeError, TaskError
+from umaf.errors import ConfigError, NumericalError, ProbeError, TaskError
 from umaf.generation.watch import watched
 from umaf.models import Model, bare
 from umaf.readout import encode, samples
@@ -41,6 +41,8 @@ SIGNS = 4
 VALUE_RIDGE = 20.0
 """Occurrences that a token's value is shrunk by: one seen twenty times keeps half of its value."""
 DAMPING = 1e-2
+COST = 0.07
+TINY = 1e-18
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def tilt(
     written: Drafts,
     judged: Float[Tensor, " text"],
     *,
-    strength: float = 3.0,
+    cost: float = COST,
+    away: bool = False,
     rank: int = 8,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Make an update of a decoder that lets it write more of what a judge of texts likes.
@@ -103,7 +106,9 @@ def tilt(
         target: a decoder; left as it was.
         written: its own continuations, from `drafts`.
         judged: one number for each of `written.texts`, for instance a source's log-odds of a label.
-        strength: how far to go: 0 changes nothing, a negative one goes the other way.
+        cost: how far to go: divergence from the target's own next-token distributions, in nats per token, to
+            second order; 0 changes nothing.
+        away: write less of what the judge likes, instead of more.
         rank: of the update.
 
     Returns:
@@ -111,6 +116,7 @@ def tilt(
 
     Raises:
         NumericalError: judgements that are NaN, infinite, or of another number than the texts.
+        ConfigError: a cost below 0.
 
     Example:
         >>> own = drafts(decoder, openings)  # doctest: +SKIP
@@ -123,9 +129,13 @@ def tilt(
             f"Judgements of {len(written.texts)} texts are needed, one finite number for each; found "
             f"{list(judged.shape)}, {int((~torch.isfinite(judged)).sum())} of them NaN or infinite; check the judge."
         )
+    if not cost >= 0:
+        raise ConfigError(
+            f"A tilt was asked for at a cost of {cost:g} nats per token; give 0 or more, such as {COST:g}."
+        )
     values = token_values(target, written.rows, judged)
     chosen = written.texts[:: max(1, len(written.texts) // TEXTS)]
-    return _update(target, chosen, strength * values, rank)
+    return _update(target, chosen, -values if away else values, cost=cost, rank=rank)
 
 
 def token_values(
@@ -161,13 +171,13 @@ def token_values(
 
 
 def _update(
-    target: Model, texts: Sequence[str], tilts: Tensor, rank: int
+    target: Model, texts: Sequence[str], tilts: Tensor, *, cost: float, rank: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Regress the shift of the last writer's output that tilts the logits on the writer's inputs."""
     batch = encode(target, texts, truncate=True)
     writer = _last_writer(target, batch)
     rows = torch.arange(len(batch)).split(BATCH)
-    shift = _shift(target, batch, rows, tilts)
+    shift = _shift(target, batch, rows, tilts, cost)
     inputs, outputs = [], []
     for part in rows:
         x, gain = _gain(target, batch.take(part), writer)
@@ -181,10 +191,13 @@ def _update(
     return {writer: (a.float().contiguous(), b.float().contiguous())}
 
 
-def _shift(target: Model, batch: Encoded, rows: Sequence[Tensor], tilts: Tensor) -> Float[Tensor, " hidden"]:
+def _shift(
+    target: Model, batch: Encoded, rows: Sequence[Tensor], tilts: Tensor, cost: float
+) -> Float[Tensor, " hidden"]:
     """Find the one shift before the unembedding U whose logits are nearest to the tilt: F e = U^T H tilts.
 
-    H = diag(p) - p p^T is the curvature of a next-token distribution, F = U^T H U; both are means over places.
+    H = diag(p) - p p^T is the curvature of a next-token distribution, F = U^T H U; both are means over places. The
+    shift's divergence is e^T F e / 2 to second order, and e is made as long as the cost allows.
     """
     u = cast(Any, bare(target.net).get_output_embeddings()).weight.detach().double().cpu()
     spread, wanted, count = torch.zeros(u.shape[1], u.shape[1]).double(), torch.zeros(u.shape[1]).double(), 0
@@ -198,9 +211,13 @@ def _shift(target: Model, batch: Encoded, rows: Sequence[Tensor], tilts: Tensor)
         wanted -= seen.T @ (p @ tilts)
         mean += p.sum(0)
         count += len(p)
-    spread, wanted = spread + u.T @ (mean[:, None] * u), wanted + u.T @ (mean * tilts)
+    spread = (spread + u.T @ (mean[:, None] * u)) / count
+    wanted = (wanted + u.T @ (mean * tilts)) / count
     damping = DAMPING * spread.diagonal().mean() * torch.eye(len(spread)).double()
-    return torch.linalg.solve(spread + damping, wanted)
+    shift = torch.linalg.solve(spread + damping, wanted)
+    divergence = shift @ spread @ shift / 2
+    # A judge that likes all texts alike has nothing to say about any token.
+    return shift * (cost / divergence).sqrt() if divergence > TINY else torch.zeros_like(shift)
 
 
 def _gain(target: Model, batch: Encoded, writer: str) -> tuple[Tensor, Tensor]:

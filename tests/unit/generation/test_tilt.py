@@ -7,7 +7,7 @@ import torch
 
 from tests.texts import PROBES
 from umaf.adapters import attach
-from umaf.errors import NumericalError, ProbeError, TaskError
+from umaf.errors import ConfigError, NumericalError, ProbeError, TaskError
 from umaf.generation.tilt import Drafts, drafts, tilt, token_values
 from umaf.models import open_model, weights_hash
 from umaf.readout import samples
@@ -33,40 +33,42 @@ def expected(model, values):
     return float((logits.double().softmax(-1) @ values).mean())
 
 
-def tilted_exactly(model, values):
-    """How much the expected value rises where every logit is raised by its token's value, to first order."""
+def divergence(model, other):
+    """Mean divergence of the next-token distributions of one model from another's."""
     batch = encode(model, PROBES)
     with torch.no_grad():
-        p = forward(model, batch).logits[batch.mask.bool()].double().softmax(-1)
-    return float((p @ values.square() - (p @ values).square()).mean())
+        p, q = (forward(m, batch).logits[batch.mask.bool()].double().log_softmax(-1) for m in (model, other))
+    return float((p.exp() * (p - q)).sum(-1).mean())
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_what_is_liked_becomes_likelier_and_with_a_negative_strength_less_likely(pico, name):
     model = open_model(pico(name))
     before, written = weights_hash(model), own(model, "good")
-    judged = torch.tensor([10.0 * text.endswith(" good") for text in written.texts])
+    judged = torch.tensor([float(text.endswith(" good")) for text in written.texts])
     values = token_values(model, written.rows, judged)
-    down, bare, up, more = (
-        expected(attach(model, tilt(model, written, judged, strength=strength, rank=4)), values)
-        for strength in (-1.0, 0.0, 1.0, 3.0)
+    less, bare, some, more = (
+        attach(model, tilt(model, written, judged, cost=cost, away=away, rank=4))
+        for cost, away in ((0.02, True), (0.0, False), (0.02, False), (0.08, False))
     )
-    assert down < bare < up < more
-    # A shift of 32 numbers can follow a tilt of 384 unrelated tokens only so far.
-    assert up - bare > 32 / 384 / 2 * tilted_exactly(model, values) and bare == pytest.approx(
-        expected(model, values)
-    )
+    liked = [expected(form, values) for form in (less, bare, some, more)]
+    assert liked == sorted(liked) and liked[1] == pytest.approx(expected(model, values))
+    # Twice the length, four times the divergence; the probes are other texts than it was measured on.
+    costs = [divergence(form, model) for form in (bare, some, more)]
+    assert costs[0] < 1e-9 and 0.004 < costs[1] < 0.1 and 2.5 < costs[2] / costs[1] < 6
     assert weights_hash(model) == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.net.modules())
 
 
-def test_no_strength_and_an_indifferent_judge_change_nothing(pico):
+def test_the_unit_of_the_judgements_does_not_matter_and_an_indifferent_judge_changes_nothing(pico):
     model = open_model(pico("llama"))
     written = own(model, "good")
-    liked = torch.arange(len(written.texts)).float()
-    for judged, strength in ((liked, 0.0), (torch.full_like(liked, 2.0), 3.0)):
-        ((_, b),) = tilt(model, written, judged, strength=strength, rank=2).values()
-        assert float(b.abs().max()) < 1e-9
+    liked = torch.arange(len(written.texts)).float() % 7
+    one, other = (tilt(model, written, judged, rank=2) for judged in (liked, 100 * liked - 3))
+    for (a, b), (c, d) in zip(one.values(), other.values(), strict=True):
+        torch.testing.assert_close(b @ a, d @ c, rtol=1e-3, atol=1e-6)
+    ((_, b),) = tilt(model, written, torch.full_like(liked, 2.0), rank=2).values()
+    assert not b.any()
 
 
 def test_values_are_those_of_the_words(pico):
@@ -112,3 +114,5 @@ def test_what_cannot_be_tilted(pico):
     for judged in (torch.zeros(3), torch.full((len(written.texts),), torch.nan)):
         with pytest.raises(NumericalError, match="one finite number for each"):
             tilt(decoder, written, judged)
+    with pytest.raises(ConfigError, match="0 or more"):
+        tilt(decoder, written, torch.zeros(len(written.texts)), cost=-1.0)
