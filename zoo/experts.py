@@ -22,7 +22,7 @@ ENCODER = Schedule(steps=250, rate=5e-4, batch_size=16)
 LARGE = Schedule(steps=100, rate=2e-4, batch_size=16)
 
 
-def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
+def expert(base: str, task: Task, cache: Path, *, seed: int = 0, schedule: Schedule | None = None) -> Path:
     """Fine-tune a base on a task, or find that it was done.
 
     Args:
@@ -30,6 +30,7 @@ def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
         task: labels or answers to learn.
         cache: where experts are kept.
         seed: initial head and order of examples.
+        schedule: how long and how fast; by the kind and size of the base when not given.
 
     Returns:
         The expert's folder, loadable by its plain `transformers` class.
@@ -40,8 +41,8 @@ def expert(base: str, task: Task, cache: Path, *, seed: int = 0) -> Path:
     model = open_model(base)
     goal = labelled_goal([e.text for e in task.train], task.cue, task.labels, [e.answer for e in task.train])
     small = ENCODER if model.kind == "encoder" else SCHEDULE
-    schedule = LARGE if model.parameters > 1e7 else small
-    tuned = finetune(model, goal, schedule=schedule, seed=seed, truncate=True)
+    chosen = schedule or (LARGE if model.parameters > 1e7 else small)
+    tuned = finetune(model, goal, schedule=chosen, seed=seed, truncate=True)
     with whole_folder(folder) as partial:
         tuned.net.save_pretrained(partial)
         tuned.tokenizer.save_pretrained(partial)
