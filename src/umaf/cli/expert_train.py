@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -188,7 +188,17 @@ def draw(expert: Expert, folder: Path) -> Path | None:
         from umaf.reports.save import save_figure
     except ImportError:
         return None
-    _, drawing = save_figure(
-        training_curves(expert.card.curves, title=f"Training of {expert.name}"), folder, "curves"
-    )
-    return drawing
+    found = expert.card.curves
+    curves = {
+        label: (list(range(1, len(found[name]) + 1)), numbers(found[name]))
+        for name, label in (("right", "answers drawn, right"), ("loss", "loss, nats per token"))
+        if name in found
+    }
+    curves["validation, right"] = (numbers(found["validation_step"]), numbers(found["validation"]))
+    figure = training_curves(curves, title=f"Training of {expert.name}", axis="share of right answers")
+    return save_figure(figure, folder, "curves")[1]
+
+
+def numbers(values: Sequence[float | None]) -> list[float]:
+    """Give a curve of a card as plain numbers; a missing one is NaN."""
+    return [float("nan") if value is None else value for value in values]

@@ -9,13 +9,14 @@ import pytest
 from umaf.errors import TaskError
 from umaf.experts.rewards import RIGHT, judge
 from umaf.tasks.door import load_task
-from umaf.tasks.graded import GRADED, part_of_plan, reward_of
-from umaf.tasks.graded.lexicon import KINDS, MOODS, NAMES
+from umaf.tasks.graded import GRADED, lessons_of, part_of_plan, reward_of
+from umaf.tasks.graded.lexicon import KINDS, MOODS, NAMES, THINGS
 from umaf.tasks.graded.programs import lists
 from umaf.tasks.graded.sides import SIDES, Graded, make, own, side_of
 from umaf.tasks.graded.stories import LESS, MORE, pairs, stories
 from umaf.tasks.task import Example
 
+SPLITS = ("train", "validation", "test")
 PLAN = {**part_of_plan("train"), **part_of_plan("unseen")}
 
 
@@ -31,7 +32,7 @@ def test_the_plan_names_every_task_once():
 
 
 def test_texts_are_different_within_and_between_splits(task):
-    texts = [one.text for split in SIDES for one in getattr(task, split)]
+    texts = [one.text for split in SPLITS for one in getattr(task, split)]
     assert len(set(texts)) == len(texts)
 
 
@@ -61,10 +62,33 @@ def test_combinations_of_words_are_held_out(name, words):
     assert not combinations(task.train) & combinations(task.test)
 
 
-def test_an_event_has_other_numbers_in_the_test():
+def test_an_event_has_other_numbers_than_in_the_lessons():
     for event in MORE + LESS:
-        sides = [set(pairs(side, event)) for side in SIDES]
-        assert all(sides) and len(set.union(*sides)) == sum(map(len, sides))
+        shown, asked = set(pairs("lessons", event)), set(pairs("test", event))
+        assert shown and asked and not shown & asked
+
+
+def test_no_frame_of_a_story_is_on_two_sides():
+    def frames(examples):
+        return {re.sub(r"[A-Z]\w+|\d+", "_", one.text) for one in examples}
+
+    task = stories()
+    plain = {thing: "_" for thing in THINGS}
+
+    def bare(examples):
+        return {
+            " ".join(plain.get(word.strip("."), word) for word in text.split()) for text in frames(examples)
+        }
+
+    assert not bare(task.train) & bare(task.test) and not bare(task.validation) & bare(task.test)
+
+
+def test_lessons_are_in_no_split(task):
+    _, shown = lessons_of(task.name, count=24)
+    # Of programs there are too few to keep practice apart too.
+    apart = ("validation", "test") if task.train[0].tests else SPLITS
+    texts = {one.text for split in apart for one in getattr(task, split)}
+    assert not {one.text for one in shown} & texts
 
 
 def test_stories_come_to_their_number():

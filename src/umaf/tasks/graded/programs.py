@@ -47,12 +47,16 @@ Whats = tuple[tuple[tuple[str, ...], str], ...]
 def described(
     rng: random.Random, side: str, whats: Whats, parts: tuple[tuple[str, str], ...]
 ) -> tuple[str, str]:
-    """Draw a description and its expression; operation, part and number together belong to the side."""
+    """Draw a description and its expression; operation, part and number together belong to the side.
+
+    There are about a hundred of them, and a base is shown few, so practice has those of the lessons too.
+    """
+    own = ("practice", "lessons") if side == "practice" else (side,)
     while True:
         phrases, form = rng.choice(whats)
         words, part = rng.choice(parts)
         number = rng.randint(1, 5)
-        if side_of("program", form, part, number if "{n}" in part else 0) == side:
+        if side_of("program", form, part, number if "{n}" in part else 0) in own:
             break
     phrase, ask = rng.choice(phrases), rng.choice(ASKED)
     words, part = words.format(n=number), part.format(n=number)
@@ -107,7 +111,7 @@ STRINGS_TASK = Graded("strings", "code", _strings)
 OUTPUTS_TASK = Graded("outputs", "answer", _outputs)
 
 
-def lists(seed: int = 0, sizes: Sizes = (150, 60, 150)) -> Task:
+def lists(seed: int = 0, sizes: Sizes = (600, 60, 150)) -> Task:
     """Make the task: what to do with a list x -> a Python expression that does it, judged by tests.
 
     Example:
@@ -117,7 +121,7 @@ def lists(seed: int = 0, sizes: Sizes = (150, 60, 150)) -> Task:
     return make(LISTS_TASK, seed, sizes)
 
 
-def strings(seed: int = 0, sizes: Sizes = (150, 60, 150)) -> Task:
+def strings(seed: int = 0, sizes: Sizes = (400, 60, 150)) -> Task:
     """Make the task: what to do with a string s -> a Python expression that does it, judged by tests."""
     return make(STRINGS_TASK, seed, sizes)
 
