@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from umaf.adapters import write_lora
 from umaf.evaluation.provenance import versions
 from umaf.evaluation.record import plain
-from umaf.extraction import Fingerprint, extract, open_extractor
+from umaf.extraction import Answers, Bound, Fingerprint, extract, open_extractor
 from umaf.files import refuse_existing
 from umaf.fusion import FUSIONS, fuse
 from umaf.generation.generate import check_route, generate
-from umaf.generation.sources import Source, check_sources, goals_of, labels_of
+from umaf.generation.sources import Source, check_sources, goals_of, labels_of, read_labels
 from umaf.models import Model, weights_hash
 from umaf.scaling import SCALINGS, scale
 
@@ -96,13 +98,20 @@ def transfer(  # every argument is one the command line has too
         refuse_existing(out)
     _check_names(extractor, scaling, fusion)
     check_sources(sources, target)
-    check_route(target, route=route, rank=rank, options=options)
+    make = check_route(target, route=route, rank=rank, options=options)
 
     fingerprints = []
     for number, source in enumerate(sources, start=1):
         tell(f"fingerprint {number} of {len(sources)}: {source.model.name}")
         fingerprints.append(
-            extract(source.model, source.probes, base=source.base, extractor=extractor, truncate=truncate)
+            extract(
+                source.model,
+                source.probes,
+                base=source.base,
+                extractor=extractor,
+                truncate=truncate,
+                answers=_answers(source, extractor, truncate),
+            )
         )
     tell("scale and fuse")
     scaled = [scale(fingerprint, target, method=scaling) for fingerprint in fingerprints]
@@ -110,7 +119,10 @@ def transfer(  # every argument is one the command line has too
     tell("read the sources' answers")
     goals = goals_of(sources, target, truncate=truncate)
     tell(f"{route} for {target.name}")
-    made = generate(target, goals, route=route, rank=rank, seed=seed, options=options, truncate=truncate)
+    given = dict(options or {})
+    if "fingerprint" in inspect.signature(make).parameters:
+        given["fingerprint"] = fused
+    made = generate(target, goals, route=route, rank=rank, seed=seed, options=given, truncate=truncate)
     history = (*_cut(fingerprints), *made.history)
     done = Transfer(made.factors, tuple(fingerprints), fused, route, history, made.seconds, None)
     if out is None:
@@ -148,6 +160,15 @@ def _check_names(extractor: str, scaling: str, fusion: str) -> None:
     open_extractor(extractor)
     SCALINGS.get(scaling.partition(":")[0])
     FUSIONS.get(fusion)
+
+
+def _answers(source: Source, extractor: str, truncate: bool) -> Answers | None:
+    """Ask a source for its answers where the extractor puts them into the fingerprint."""
+    if not isinstance(open_extractor(extractor), Bound):
+        return None
+    labels = labels_of(source)
+    scores = read_labels(source, truncate=truncate) if labels else torch.zeros(len(source.probes), 0)
+    return Answers(source.cue, labels, scores)
 
 
 def _cut(fingerprints: Sequence[Fingerprint]) -> tuple[dict[str, Any], ...]:

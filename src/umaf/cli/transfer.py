@@ -52,6 +52,8 @@ class TransferConfig(ModelConfig):
     route: str = "solve"
     rank: int = 8
     steps: int | None = Field(default=None, ge=1)
+    generator: Path | None = None
+    refine: int = Field(default=0, ge=0)
     extractor: str = "pca"
     scaling: str = "identity"
     fusion: str = "weighted"
@@ -93,11 +95,16 @@ def transfer(
     weights: Annotated[
         str | None, typer.Option(metavar="X,Y", help="Shares of the sources; negative takes away.")
     ] = None,
-    route: Annotated[str, typer.Option(help="solve or distill.")] = "solve",
+    route: Annotated[str, typer.Option(help="solve, distill or generate.")] = "solve",
     rank: Annotated[int, typer.Option(help="Of every module's update.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the route distill.")] = None,
-    extractor: Annotated[str, typer.Option(help="pca, pca:FILE or trained:FOLDER.")] = "pca",
-    scaling: Annotated[str, typer.Option(help="identity or ridge:FILE.")] = "identity",
+    generator: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A trained generator of the target, for the route generate."),
+    ] = None,
+    refine: Annotated[int, typer.Option(help="Gradient steps that go on from a generated adapter.")] = 0,
+    extractor: Annotated[str, typer.Option(help="pca, pca:FILE, trained:FOLDER or bound:FOLDER.")] = "pca",
+    scaling: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
     truncate: TruncateOption = False,
     evaluate: EvaluateOption = None,
@@ -182,10 +189,17 @@ def _moved(settings: TransferConfig, opened: Callable[[str], Model], say) -> Tra
         extractor=settings.extractor,
         scaling=settings.scaling,
         fusion=settings.fusion,
-        options=None if settings.steps is None else {"steps": settings.steps},
+        options=_options(settings),
         truncate=settings.truncate,
         say=say,
     )
+
+
+def _options(settings: TransferConfig) -> dict[str, Any]:
+    """Give the route those options that were said."""
+    said = {"steps": settings.steps, "generator": settings.generator and str(settings.generator)}
+    said["refine"] = settings.refine or None
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def show(done: Transfer, settings: TransferConfig, console: Console) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from umaf.adapters import attach
+from umaf.adapters import Factors, attach
 from umaf.generation.decisions import ask, batches, decide, divergence
 from umaf.generation.goals import Goal, part
 from umaf.generation.solve import Solved, solve
@@ -28,6 +28,7 @@ def distill(
     steps: int = STEPS,
     rate: float | None = None,
     iterations: int = 0,
+    start: Factors | None = None,
     seed: int = 0,
     truncate: bool = False,
 ) -> Solved:
@@ -43,6 +44,7 @@ def distill(
         steps: gradient steps, of 16 probes each.
         rate: peak learning rate; `RATE` over the target's width when not given, because wide models need small steps.
         iterations: linearisations of a solve before the steps; 0 begins with a fresh LoRA.
+        start: factors to begin with in place of a fresh LoRA, such as a generated adapter.
         seed: of the fresh LoRA, and of the order of probes.
         truncate: cut probes that are longer than the target's window.
 
@@ -50,7 +52,7 @@ def distill(
         ProbeError: too few probes for a solve, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
     """
-    solved = Solved(nothing(model, rank, seed), ())
+    solved = Solved(nothing(model, rank, seed) if start is None else dict(start), ())
     if iterations:
         solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
     schedule = Schedule(steps=steps, rate=RATE / model.width if rate is None else rate)

@@ -27,7 +27,11 @@ Route = Callable[..., Solved]
 ROUTES = Registry(
     "route",
     "umaf.routes",
-    {"solve": "umaf.generation.solve:solve", "distill": "umaf.generation.distill:distill"},
+    {
+        "solve": "umaf.generation.solve:solve",
+        "distill": "umaf.generation.distill:distill",
+        "generate": "umaf.generation.forward:forward",
+    },
 )
 _OWN = ("model", "goals", "rank", "seed", "truncate")
 
@@ -64,7 +68,7 @@ def generate(
     Args:
         target: the model that receives; it is left as it was.
         goals: from `umaf.generation.sources.goals_of`; none gives the adapter that changes nothing.
-        route: a registered name: "solve" or "distill".
+        route: a registered name: "solve", "distill" or "generate".
         rank: rank of every module's update, at least 1.
         seed: of everything random.
         options: further options of the route, such as ``{"steps": 300}`` for "distill".
@@ -82,7 +86,7 @@ def generate(
 
     Example:
         >>> ROUTES.names()
-        ['distill', 'solve']
+        ['distill', 'generate', 'solve']
         >>> generate(target, goals, route="distill", options={"steps": 300}).seconds  # doctest: +SKIP
         41.2
     """

@@ -75,8 +75,8 @@ def train(
     Example:
         >>> x = torch.tensor([3.0], requires_grad=True)
         >>> plan = LoopSettings(steps=60, rate=0.2, look_every=10)
-        >>> done = train({"x": x}, lambda step: (x**2).sum(), lambda: {"score": -float(x**2)}, settings=plan)
-        >>> abs(float(x)) < 0.3, done.best["step"] > 10
+        >>> done = train({"x": x}, lambda step: (x**2).sum(), lambda: {"score": -float(x.detach() ** 2)}, settings=plan)
+        >>> abs(float(x.detach())) < 0.3, done.best["step"] > 10
         (True, True)
     """
     crew = devices or alone()
@@ -111,9 +111,9 @@ def _step(state: State, loss: Loss, settings: LoopSettings, crew: Devices) -> fl
     device = next(iter(state.parameters.values())).device
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         value = loss(state.step)
-    if not torch.isfinite(value):
+    if not torch.isfinite(value.detach()):
         raise NumericalError(
-            f"The training gave a loss of {float(value)} at step {state.step}; lower the learning rate, or check the "
+            f"The training gave a loss of {float(value.detach())} at step {state.step}; lower the learning rate, or check the "
             "training material."
         )
     value.backward()

@@ -1,0 +1,151 @@
+"""Route `generate`: one forward pass of a trained generator; no gradient step, no answer of a source.
+
+The sources' answers have gone into the fused fingerprint. From then on only it, the label words and the probes' texts
+as the target itself reads them are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from umaf.adapters import cores
+from umaf.adapters.factors import combine
+from umaf.adapters.factors import truncate as truncated
+from umaf.errors import ConfigError, TaskError
+from umaf.extraction import Answers, Fingerprint
+from umaf.generation.decisions import Asked, ask, batches, decide
+from umaf.generation.distill import distill
+from umaf.generation.generator import Generator, load_generator
+from umaf.generation.goals import Goal
+from umaf.generation.newton import as_cores
+from umaf.generation.solve import Solved
+from umaf.generation.structured import at_answers, listening, refined, values
+from umaf.models import Model
+
+BATCH = 64
+ROUNDS = 3
+STRENGTH = 3.0
+SPREAD = 3.0
+"""Standard deviation of the scores of refined keys on the probes, in nats."""
+
+
+def forward(
+    model: Model,
+    goals: Sequence[Goal],
+    *,
+    rank: int = 8,
+    generator: str | Path | Generator | None = None,
+    fingerprint: Fingerprint | None = None,
+    rounds: int = ROUNDS,
+    refine: int = 0,
+    seed: int = 0,
+    truncate: bool = False,
+) -> Solved:
+    """Generate an adapter from a fused fingerprint.
+
+    Args:
+        model: the target; left as it was.
+        goals: one per capability, for its probes, cue and label words; what they want is not looked at.
+        rank: highest rank of every module's update; the writer needs as many as there are labels in all.
+        generator: a trained one of this target, or its folder.
+        fingerprint: the fused fingerprint.
+        rounds: how often keys are fitted again to what the target makes of the probes; 0 takes those of the
+            fingerprint as they are, and no probe is read.
+        refine: gradient steps of `distill` that go on from the generated adapter; these do look at the goals.
+        seed: of the refinement.
+        truncate: cut probes that are longer than the target's window.
+
+    Returns:
+        The factors, and a row that says how they came about.
+
+    Raises:
+        ConfigError: no generator, or no fingerprint.
+        FingerprintError: a fingerprint of another extractor, or a generator of another target.
+        TaskError: a capability without labels.
+    """
+    if generator is None or fingerprint is None:
+        raise ConfigError(
+            'The route "generate" needs a trained generator and a fused fingerprint, and one of them was not given; '
+            "name a folder that `umaf train generator` wrote, with --generator."
+        )
+    own = generator if isinstance(generator, Generator) else load_generator(generator)
+    for goal in goals:
+        if goal.is_function:
+            raise TaskError(
+                f'The route "generate" was asked for the capability "{goal.cue}", whose answers are free text, but it makes '
+                'adapters for label words alone; use the route "distill".'
+            )
+    warning = own.check(fingerprint, model)
+    factors = adapter(own, model, goals, fingerprint, rounds=rounds, cut=truncate)
+    small, lost = truncated(factors, rank)
+    history: list[dict] = [{"note": warning}] if warning else []
+    row = {"stage": "generate", "generator": own.version, "rounds": rounds}
+    history.append({**row, "lost to the rank": max(lost.values())})
+    if not refine:
+        return Solved(small, tuple(history))
+    more = distill(model, goals, rank=rank, steps=refine, start=small, seed=seed, truncate=truncate)
+    return Solved(more.factors, (*history, *more.history))
+
+
+@torch.no_grad()
+def adapter(
+    generator: Generator,
+    model: Model,
+    goals: Sequence[Goal],
+    fingerprint: Fingerprint,
+    *,
+    rounds: int = ROUNDS,
+    cut: bool = False,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Make the whole adapter of a fused fingerprint, at the rank that it has.
+
+    Args:
+        generator: a trained one of this target.
+        model: the target.
+        goals: probes, cue and label words of every capability in the fingerprint.
+        fingerprint: checked to be one of this generator's.
+        rounds: see `forward`.
+        cut: cut probes that are longer than the window.
+
+    Returns:
+        Module name -> (A, B).
+    """
+    names = [words_of(goal) for goal in goals]
+    flat = list(dict.fromkeys(name for group in names for name in group))
+    found = dict(zip(flat, generator.directions(fingerprint, flat), strict=True))
+    shared = {name: (a.to(model.device), b.to(model.device)) for name, (a, b) in generator.shared.items()}
+    parts = []
+    for goal, group in zip(goals, names, strict=True):
+        asked = ask(model, goal, truncate=cut)
+        # Of a label that two goals share, both get what the fingerprint has for it.
+        keys = generator.keys(torch.stack([found[name] for name in group])).to(model.device)
+        with cores(model, *as_cores(shared)):
+            push = values(asked, generator.card.writer)
+            if rounds:
+                x = seen(asked, generator.card.writer)
+                keys = (
+                    SPREAD * refined(x, x.double() @ keys.double(), rounds=rounds, strength=STRENGTH).float()
+                )
+        parts.append({generator.card.writer: (keys.T.contiguous().cpu(), push.T.contiguous().cpu())})
+    weights = [goal.weight for goal in goals]
+    share = max(map(abs, weights))
+    return combine([dict(generator.shared), *parts], [1.0, *(weight / share for weight in weights)])
+
+
+def words_of(goal: Goal) -> tuple[str, ...]:
+    """Give the names under which a goal's labels lie in a fingerprint."""
+    return Answers(goal.cue, goal.labels, goal.wanted).words
+
+
+def seen(asked: Asked, writer: str) -> Tensor:
+    """Read what the last writer is given at every probe's answer, `[text, in]`; hooks around the target stay."""
+    found: dict[int, Tensor] = {}
+    for rows in batches(asked, BATCH):
+        with listening(asked, writer) as heard, torch.no_grad():
+            decide(asked, rows)
+        found |= dict(zip(rows, at_answers(asked, rows, heard[-1]).float(), strict=True))
+    return torch.stack([found[row] for row in range(len(asked))])

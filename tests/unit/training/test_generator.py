@@ -1,0 +1,199 @@
+"""The generator: learned at pico size, kept on disk, and careful about what it is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from umaf.adapters import attach, norms
+from umaf.errors import ConfigError, FingerprintError, TaskError
+from umaf.extraction import Answers, Bound, Fingerprint, extract, fit_universal, load_universal
+from umaf.fusion import fuse
+from umaf.generation.decisions import ask, decide
+from umaf.generation.forward import adapter, forward
+from umaf.generation.generator import Generator, fits, load_generator, save_generator
+from umaf.generation.goals import Goal, labelled_goal
+from umaf.models import Model, open_model
+from umaf.tasks.task import Example, Task
+from umaf.training.generator import GeneratorSettings, train_generator
+from umaf.training.material import Material, gather, load_material
+
+FIRST = ("the film", "a kind doctor", "rain", "the letter", "music", "a small town")
+MIDDLE = ("was good and", "fell on", "about music in", "wrote a", "is bad in")
+LAST = ("the hills", "a small town", "bad music", "rain")
+TEXTS = tuple(f"{one} {two} {three}" for one in FIRST for two in MIDDLE for three in LAST)
+PLAN = GeneratorSettings(
+    steps=8, rate=3e-3, look_every=4, keep_every=3, texts=8, shown=40, looked=24, warm=64, rank=2
+)
+
+
+def _task(name: str, words: tuple[str, str], has: str) -> Task:
+    labels = ("yes", "no") if name.endswith("yn") else words
+    examples = tuple(Example(text, labels[0] if has in text else labels[1]) for text in TEXTS)
+    return Task(name, "classification", labels, "topic", examples, examples, examples, "made", "")
+
+
+@pytest.fixture(scope="module")
+def models(pico) -> dict[str, Model]:
+    return {name: open_model(pico(name)) for name in ("bert", "gpt2", "llama")}
+
+
+@pytest.fixture(scope="module")
+def space(models, tmp_path_factory):
+    made = fit_universal([models["bert"]], TEXTS[:60], width=8)
+    return load_universal(made.save(tmp_path_factory.mktemp("space") / "universal.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def material(models, space) -> Material:
+    tasks = [
+        ("train", _task("one", ("music", "good"), "music")),
+        ("train", _task("two", ("rain", "film"), "rain")),
+        ("train", _task("three yn", ("yes", "no"), "doctor")),
+        ("validation", _task("four", ("letter", "class"), "town")),
+    ]
+    sources = {name: models[name] for name in ("bert", "gpt2")}
+    return gather(tasks, sources, space, extractor=Bound(space).version, reference=models["bert"])
+
+
+@pytest.fixture(scope="module")
+def trained(models, material) -> Generator:
+    return train_generator(models["llama"], material, settings=PLAN)[0]
+
+
+def _fingerprint(models, space, tmp_path: Path, has: str = "town", cue: str = "topic") -> Fingerprint:
+    folder = tmp_path / "extractor"
+    if not folder.exists():
+        space.save(folder / "universal.safetensors")
+    scores = torch.tensor([[0.0, -9.0] if has in text else [-9.0, 0.0] for text in TEXTS])
+    answers = Answers(cue, ("letter", "class"), scores)
+    return extract(models["gpt2"], TEXTS, extractor=f"bound:{folder}", answers=answers)
+
+
+def _goal(has: str = "town", cue: str = "topic") -> Goal:
+    return labelled_goal(
+        TEXTS, cue, ("letter", "class"), ["letter" if has in text else "class" for text in TEXTS]
+    )
+
+
+def _right(model: Model, goal: Goal) -> float:
+    with torch.no_grad():
+        logits = decide(ask(model, goal), range(len(goal.texts))).logits[:, 0]
+    return float((logits.argmax(1) == goal.wanted.argmax(1)).float().mean())
+
+
+def test_the_first_output_changes_nothing(models, material) -> None:
+    plan = PLAN.model_copy(update={"steps": 1, "warm": 0, "rate": 1e-12, "patience": 0})
+    made = train_generator(models["llama"], material, settings=plan)[0]
+    assert float(made.key.abs().max()) < 1e-9 and all(
+        float(b.abs().max()) < 1e-9 for _, b in made.shared.values()
+    )
+
+
+def test_material_comes_back_from_its_file(material, tmp_path) -> None:
+    again = load_material(material.save(tmp_path / "material.safetensors"))
+    assert again.texts == material.texts and len(again.capabilities) == 4
+    assert torch.allclose(again.places["gpt2"], material.places["gpt2"], atol=1e-2)
+    assert torch.equal(again.capabilities[2].answers, material.capabilities[2].answers)
+
+
+def test_held_out_capabilities_never_become_material(models, space) -> None:
+    with pytest.raises(TaskError, match="only train and validation"):
+        gather(
+            [("heldout", _task("one", ("a", "b"), "music"))],
+            {},
+            space,
+            extractor="x",
+            reference=models["bert"],
+        )
+
+
+def test_an_unseen_capability_arrives(models, space, trained, tmp_path) -> None:
+    """The validation task's words and grouping were in no training; its adapter beats the bare target clearly."""
+    fingerprint, goal = _fingerprint(models, space, tmp_path), _goal()
+    made = forward(models["llama"], [goal], generator=trained, fingerprint=fingerprint, rank=4)
+    assert _right(attach(models["llama"], made.factors), goal) > max(_right(models["llama"], goal), 0.6)
+    sizes = norms(made.factors)
+    assert all(value < 1e3 for value in sizes.values()) and sizes[trained.card.writer] > 0
+
+
+def test_what_the_goals_want_is_not_looked_at(models, space, trained, tmp_path) -> None:
+    fingerprint, goal = _fingerprint(models, space, tmp_path), _goal()
+    turned = replace(goal, wanted=goal.wanted.flip(1))
+    one, two = (
+        forward(models["llama"], [g], generator=trained, fingerprint=fingerprint) for g in (goal, turned)
+    )
+    assert all(torch.equal(one.factors[name][0], two.factors[name][0]) for name in one.factors)
+
+
+def test_different_capabilities_get_different_adapters(models, space, trained, tmp_path) -> None:
+    made = [
+        adapter(trained, models["llama"], [_goal(has)], _fingerprint(models, space, tmp_path, has))
+        for has in ("town", "rain")
+    ]
+    one, two = ((b @ a).flatten() for a, b in (each[trained.card.writer] for each in made))
+    assert float(torch.cosine_similarity(one, two, dim=0)) < 0.99
+
+
+def test_two_capabilities_lie_in_one_fingerprint(models, space, trained, tmp_path) -> None:
+    both = fuse(
+        [_fingerprint(models, space, tmp_path), _fingerprint(models, space, tmp_path, "rain", "kind")]
+    )
+    goals = [_goal(), _goal("rain", "kind")]
+    alone = trained.directions(_fingerprint(models, space, tmp_path), ("topic: letter", "topic: class"))
+    names = ("topic: letter", "topic: class", "kind: letter", "kind: class")
+    together = trained.directions(both, names)[:2]
+    assert float(torch.cosine_similarity(alone.flatten(), together.flatten(), dim=0)) > 0.999
+    made = forward(models["llama"], goals, generator=trained, fingerprint=both, rank=4)
+    assert min(_right(attach(models["llama"], made.factors), goal) for goal in goals) > 0.5
+
+
+def test_saved_and_loaded_it_is_the_same(trained, models, tmp_path) -> None:
+    folder = save_generator(trained, tmp_path / "generator")
+    again = load_generator(folder)
+    assert load_generator(save_generator(again, tmp_path / "twice")).version == again.version
+    assert again.card.writer == trained.card.writer and fits(again, models["llama"])
+    assert torch.equal(again.key, trained.key) and not fits(again, models["gpt2"])
+    (folder / "generator.safetensors").unlink()
+    with pytest.raises(FingerprintError, match="not all there"):
+        load_generator(folder)
+    with pytest.raises(FingerprintError, match="holds no generator"):
+        load_generator(tmp_path)
+
+
+def test_a_stopped_training_ends_with_the_same_bits(models, material, tmp_path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, *_: object) -> None:
+        if step == 5:
+            raise Stopped
+
+    whole = train_generator(models["llama"], material, settings=PLAN)[0]
+    with pytest.raises(Stopped):
+        train_generator(models["llama"], material, settings=PLAN, folder=tmp_path, said=stop)
+    parts = train_generator(models["llama"], material, settings=PLAN, folder=tmp_path)[0]
+    assert parts.version == whole.version
+
+
+def test_strange_fingerprints_are_refused_and_far_ones_told(models, space, trained, tmp_path) -> None:
+    fingerprint = _fingerprint(models, space, tmp_path)
+    other = replace(fingerprint, card=replace(fingerprint.card, extractor="pca-1"))
+    with pytest.raises(FingerprintError, match="reads fingerprints of"):
+        trained.check(other, models["llama"])
+    with pytest.raises(FingerprintError, match="has other weights"):
+        trained.check(fingerprint, models["gpt2"])
+    strict = replace(trained, card=replace(trained.card, near=0.999))
+    assert "lies far from the 3" in str(strict.check(fingerprint, models["llama"]))
+    with pytest.raises(ConfigError, match="umaf train generator"):
+        forward(models["llama"], [_goal()])
+    with pytest.raises(TaskError, match="free text"):
+        forward(
+            models["llama"],
+            [labelled_goal(TEXTS, "x", (), TEXTS)],
+            generator=trained,
+            fingerprint=fingerprint,
+        )
