@@ -25,7 +25,7 @@ from torch import Tensor
 
 from umaf import tensors
 from umaf.activations import check_probes
-from umaf.adapters import lora_modules
+from umaf.adapters import attach, lora_modules
 from umaf.errors import ConfigError, NumericalError, ProbeError, TaskError
 from umaf.generation.watch import watched
 from umaf.models import Model, bare
@@ -36,6 +36,8 @@ from umaf.readout.generate import answer_ids
 BATCH = 64
 TEXTS = 600
 """About how many texts the update is regressed on, at all their tokens."""
+MEASURED = 128
+"""About how many of them what it costs is measured on."""
 SIGNS = 4
 """Random signs by which the slope of the last norm is measured, place by place."""
 VALUE_RIDGE = 20.0
@@ -106,8 +108,8 @@ def tilt(
         target: a decoder; left as it was.
         written: its own continuations, from `drafts`.
         judged: one number for each of `written.texts`, for instance a source's log-odds of a label.
-        cost: how far to go: divergence from the target's own next-token distributions, in nats per token, to
-            second order; 0 changes nothing.
+        cost: how far to go: divergence from the target's own next-token distributions, in nats per token of its own
+            texts; 0 changes nothing.
         away: write less of what the judge likes, instead of more.
         rank: of the update.
 
@@ -188,7 +190,29 @@ def _update(
     x, y = torch.cat(inputs), torch.cat(outputs)
     delta = tensors.ridge(x, y, strength=DAMPING).T
     a, b = tensors.truncate_weighted(delta, x.T @ x / len(x), rank)
-    return {writer: (a.float().contiguous(), b.float().contiguous())}
+    factors = {writer: (a.float().contiguous(), b.float().contiguous())}
+    few = encode(target, texts[:: max(1, len(texts) // MEASURED)], truncate=True)
+    for _ in range(2 if bool(b.any()) else 0):
+        # The divergence was taken to second order, and as if nothing but a norm followed the writer.
+        a, b = factors[writer]
+        factors = {
+            writer: (a, b * (cost / max(divergence(attach(target, factors), target, few), TINY)) ** 0.5)
+        }
+    return factors
+
+
+def divergence(model: Model, other: Model, batch: Encoded) -> float:
+    """Mean divergence of one model's next-token distributions from another's, in nats per token of some texts."""
+    total, count = 0.0, 0
+    for rows in torch.arange(len(batch)).split(BATCH):
+        chosen = batch.take(rows)
+        with torch.inference_mode():
+            p, q = (
+                forward(one, chosen).logits[chosen.mask.bool()].double().log_softmax(-1)
+                for one in (model, other)
+            )
+        total, count = total + float((p.exp() * (p - q)).sum()), count + len(p)
+    return total / count
 
 
 def _shift(
@@ -215,9 +239,9 @@ def _shift(
     wanted = (wanted + u.T @ (mean * tilts)) / count
     damping = DAMPING * spread.diagonal().mean() * torch.eye(len(spread)).double()
     shift = torch.linalg.solve(spread + damping, wanted)
-    divergence = shift @ spread @ shift / 2
+    length = shift @ spread @ shift / 2
     # A judge that likes all texts alike has nothing to say about any token.
-    return shift * (cost / divergence).sqrt() if divergence > TINY else torch.zeros_like(shift)
+    return shift * (cost / length).sqrt() if length > TINY else torch.zeros_like(shift)
 
 
 def _gain(target: Model, batch: Encoded, writer: str) -> tuple[Tensor, Tensor]:
