@@ -117,6 +117,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "t5": Family("encoder-decoder", ("encoder.block", "decoder.block"), _T5, window=None),
     "mt5": Family("encoder-decoder", ("encoder.block", "decoder.block"), _T5, window=None),
+    # Of a model that also sees, the language model inside: what is asked and adapted is text.
+    "llava": Family("decoder", ("language_model.layers",), _ATTENTION + _GATED, window=None),
     "mixtral": _MIXTURE,
     "qwen2_moe": _MIXTURE,
     "rwkv": Family(
