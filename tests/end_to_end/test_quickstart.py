@@ -45,9 +45,16 @@ FILES = {
 }
 
 
+# As in a checkout that stands alone, whatever lies beside this one.
+ALONE = (
+    "from pathlib import Path; from umaf.tasks import door; door.CHECKOUT = Path('alone/umaf').absolute(); "
+    "from umaf.cli import main; main()"
+)
+
+
 def command(folder, *words):
     return subprocess.run(
-        [sys.executable, "-c", "from umaf.cli import main; main()", "quickstart", *words],
+        [sys.executable, "-c", ALONE, "quickstart", *words],
         cwd=folder,
         env={key: value for key, value in os.environ.items() if key != "UMAF_DATA"},
         capture_output=True,
