@@ -17,6 +17,7 @@ from umaf.experts.rewards import judge
 from umaf.experts.settings import TrainSettings
 from umaf.files import hash_texts, refuse_existing
 from umaf.models import Model
+from umaf.tasks import reasoning
 from umaf.tasks.graded import reward_of
 from umaf.tasks.task import Task
 
@@ -161,7 +162,8 @@ def reward_name(task: Task, settings: TrainSettings) -> str:
     Raises:
         ConfigError: none was asked for and none is known.
     """
-    known = settings.reward or reward_of(task.name) or ("label" if task.labels else None)
+    own = reward_of(task.name) or reasoning.REWARDS.get(task.name)
+    known = settings.reward or own or ("label" if task.labels else None)
     if known is None:
         raise ConfigError(
             f"An expert for {task.name} needs a reward, and that task has none of its own; name one with --reward "

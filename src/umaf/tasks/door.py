@@ -17,7 +17,7 @@ import numpy as np
 
 from umaf import seeds
 from umaf.errors import TaskError, did_you_mean
-from umaf.tasks import bank, folder, hub, published
+from umaf.tasks import bank, folder, hub, published, reasoning
 from umaf.tasks.generated import GENERATED, measures
 from umaf.tasks.graded import GRADED
 from umaf.tasks.measured import Measured
@@ -136,6 +136,8 @@ def _load(name: str, data: Path | None, seed: int) -> Task:
         )
     if name in bank.names():
         return bank.cut(name, lambda source: folder.read(source, data))
+    if name in reasoning.REWARDS:
+        return reasoning.read(name, data)
     known = folder.names(data)
     if name not in known:
         raise TaskError(
