@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umaf.cli.compare", "Print how similar models or fingerprints are."),
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
+    "report": ("umaf.cli.report", "Make one page of records, drawings and how to do it again."),
     "monitor": ("umaf.cli.monitor", "Show the numbers of a running or finished job."),
     "adapt": ("umaf.cli.adapt", "Answer requests, each with the mixture of experts that it needs."),
     "chat": ("umaf.cli.chat", "Talk to a model that changes its experts with every message."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import combinations
 from pathlib import Path
@@ -85,9 +86,9 @@ def evaluate(
     settings = settle(EvaluateConfig, ctx)
     started = datetime.now(timezone.utc)
     with stages(quiet=as_json) as say:
-        results = score(settings, say)
+        results, sizes = score(settings, say)
     comparisons = compared(results, settings)
-    file = record(settings, results, comparisons, started)
+    file = record(settings, results, comparisons, sizes=sizes, started=started)
     if as_json:
         print(json.dumps(_facts(settings, results, comparisons, file), indent=2))
         return
@@ -99,8 +100,8 @@ def evaluate(
     console.print(f"record: {file}", markup=False, highlight=False, soft_wrap=True)
 
 
-def score(settings: EvaluateConfig, say) -> list[Result]:
-    """Ask every model every task, without printing; one model is in memory at a time."""
+def score(settings: EvaluateConfig, say) -> tuple[list[Result], dict[str, int]]:
+    """Ask every model every task, without printing, and count its parameters; one model is in memory at a time."""
     from umaf.adapters import load_adapter
     from umaf.evaluation.change import Asked, ask
 
@@ -115,15 +116,17 @@ def score(settings: EvaluateConfig, say) -> list[Result]:
         ]
     _check(settings)
     results: list[Result] = []
+    sizes: dict[str, int] = {}
     for name, adapter in forms:
         say(f"open {short(name)}")
         model = opener(settings)(name)
         if adapter != NO_ADAPTER:
             model = load_adapter(model, adapter)
+        sizes[_label(name, adapter)] = model.parameters
         for task in settings.task:
             say(f"ask {short(name)} {task}")
-            results += [_named(one, name, adapter) for one in ask(model, task, asked)]
-    return results
+            results += [replace(one, model=_label(name, adapter)) for one in ask(model, task, asked)]
+    return results, sizes
 
 
 def _check(settings: EvaluateConfig) -> None:
@@ -136,11 +139,8 @@ def _check(settings: EvaluateConfig) -> None:
             load_measured(task, data=settings.data, seed=settings.seed)
 
 
-def _named(result: Result, name: str, adapter: str) -> Result:
-    from dataclasses import replace
-
-    label = short(name) + ("" if adapter == NO_ADAPTER else f" with {short(adapter)}")
-    return replace(result, model=label)
+def _label(name: str, adapter: str) -> str:
+    return short(name) + ("" if adapter == NO_ADAPTER else f" with {short(adapter)}")
 
 
 def compared(results: list[Result], settings: EvaluateConfig) -> list[Comparison]:
@@ -158,7 +158,12 @@ def compared(results: list[Result], settings: EvaluateConfig) -> list[Comparison
 
 
 def record(
-    settings: EvaluateConfig, results: list[Result], comparisons: list[Comparison], started: datetime
+    settings: EvaluateConfig,
+    results: list[Result],
+    comparisons: list[Comparison],
+    *,
+    sizes: dict[str, int],
+    started: datetime,
 ) -> Path:
     """Write the record of a run under a name of its own."""
     from umaf.evaluation.change import comparison_row, result_row
@@ -168,6 +173,7 @@ def record(
         "results": [result_row(one) for one in results],
         "comparisons": [comparison_row(one) for one in comparisons],
         "against": None if settings.against is None else short(settings.against),
+        "parameters": sizes,
     }
     chosen = settings.model_dump(mode="json", exclude={"out"})
     made = new_record("evaluate", config=chosen, numbers=numbers, seed=settings.seed, started=started)

@@ -189,13 +189,12 @@ def _drift(folder: Path, base: str | None, probes: Path | None, *, as_json: bool
 def _clusters(files: Sequence[Path], capabilities: Sequence[str], *, as_json: bool) -> None:
     from umaf.extraction import Fingerprint
     from umaf.extraction.similarity import similarities
-    from umaf.monitor.clusters import silhouettes
+    from umaf.monitor.clusters import capability_of, silhouettes
 
     paths = [path for one in files for path in (sorted(one.glob("*.safetensors")) if one.is_dir() else [one])]
     found = [Fingerprint.load(path) for path in paths]
     similarities(found)  # stops where they are of different spaces
-    # Without being told, a file's name up to its first dash or dot is what the model can do.
-    names = list(capabilities) or [path.stem.replace(".", "-").split("-")[0] for path in paths]
+    names = list(capabilities) or [capability_of(path.stem) for path in paths]
     if len(names) != len(paths):
         raise ConfigError(
             f"--capability was given {len(names)} times for {len(paths)} fingerprints; give it once for each."

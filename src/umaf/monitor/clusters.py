@@ -32,6 +32,16 @@ class Silhouettes:
     alarm: str | None
 
 
+def capability_of(name: str) -> str:
+    """Guess what a model can do from its file's name: all before the first dash or dot.
+
+    Example:
+        >>> capability_of("sentiment-bert-3"), capability_of("tense")
+        ('sentiment', 'tense')
+    """
+    return name.replace(".", "-").split("-")[0] or name
+
+
 def silhouettes(
     vectors: ArrayLike,
     capabilities: Sequence[str],

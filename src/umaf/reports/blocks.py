@@ -84,6 +84,7 @@ class Picture:
         figure: a matplotlib figure.
         caption: what to read from it.
         alt: what it shows, in a sentence.
+        name: of its files, where it is written to a folder; made of its place in the page where it has none.
 
     Example:
         >>> Picture(Figure(), caption="Alike", alt="A heatmap of two models.").alt
@@ -93,6 +94,7 @@ class Picture:
     figure: Figure
     caption: str
     alt: str
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,76 @@
-"""How a training went: rewards of the answers drawn, and the validation split."""
+"""Numbers over the steps of a job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from umaf.errors import ConfigError
-from umaf.reports.theme import BLUE, GREY, ORANGE, blank, headline, theme
+from umaf.reports.theme import PALETTE, VERMILION, blank, headline, short, theme
 
-SMOOTHED = 0.8
+Curve = tuple[Sequence[float], Sequence[float]]
+_SMOOTH = 60
+"""From so many points on a curve is drawn faint, with its running mean over it."""
 
 
 def training_curves(
-    curves: Mapping[str, Sequence[float | None]], *, title: str = "Training of an expert"
+    curves: Mapping[str, Curve], *, title: str, axis: str = "", steps: str = "step"
 ) -> Figure:
-    """Draw the share of right answers step by step, smoothed, and on the validation split.
+    """Draw one line per series; a number that was NaN is a cross at the foot.
 
     Args:
-        curves: of an expert's card: "right" (or "loss") with one number per step, "validation" with its
-            "validation_step".
+        curves: name -> (steps, values).
         title: above the figure.
+        axis: what is measured, with its unit.
+        steps: what is counted below.
 
     Returns:
         The figure.
 
     Raises:
-        ConfigError: there is nothing to draw.
+        ConfigError: there is no curve with a point.
 
     Example:
-        >>> figure = training_curves({"right": [0.1, 0.3], "validation": [0.1], "validation_step": [0]})
+        >>> figure = training_curves({"loss": ([1, 2, 3], [2.0, 1.0, 0.5])}, title="Loss")
     """
-    name = next((name for name in ("right", "loss") if curves.get(name)), None)
-    if name is None and not curves.get("validation"):
-        raise ConfigError(
-            "A training's curves were asked for, but the card holds none; train the expert first."
-        )
+    shown = {name: curve for name, curve in curves.items() if len(curve[1])}
+    if not shown:
+        raise ConfigError("Curves were asked for, but none has a point; pass at least one step.")
     with theme():
-        figure = blank(3.2)
+        named = len(shown) > 1
+        figure = blank(2.9 + (0.22 * -(-len(shown) // 2) if named else 0.0))
         axes = figure.subplots()
+        for place, (name, (xs, ys)) in enumerate(shown.items()):
+            _line(axes, np.asarray(xs, float), np.asarray(ys, float), PALETTE[place % len(PALETTE)], name)
         axes.grid(axis="y")
-        if name is not None:
-            values = [float("nan") if value is None else value for value in curves[name]]
-            steps = range(1, len(values) + 1)
-            axes.plot(steps, values, color=GREY, linewidth=0.8, alpha=0.6)
-            label = "answers drawn in training" if name == "right" else "loss (nats per token)"
-            axes.plot(steps, smoothed(values), color=BLUE, linewidth=1.8, label=label)
-        if curves.get("validation"):
-            looks = [value for value in curves["validation"] if value is not None]
-            places = [step for step in curves["validation_step"] if step is not None]
-            axes.plot(
-                places, looks, color=ORANGE, marker="o", markersize=4, label="validation, likeliest answer"
-            )
-        axes.set_xlabel("step")
-        axes.set_ylabel("share of right answers" if name != "loss" else "share right, and loss")
-        axes.legend(loc="best")
+        axes.margins(x=0.02)
+        axes.set_xlabel(steps)
+        axes.set_ylabel(axis)
+        if named:
+            figure.legend(loc="outside lower left", ncols=2)
         headline(figure, title)
     return figure
 
 
-def smoothed(values: Sequence[float], keep: float = SMOOTHED) -> list[float]:
-    """Give the exponential mean of a curve, started at its first value.
-
-    Args:
-        values: the curve.
-        keep: share of the past in each value, in [0, 1).
-
-    Example:
-        >>> smoothed([1.0, 0.0], keep=0.5)
-        [1.0, 0.5]
-    """
-    found: list[float] = []
-    for value in values:
-        found.append(value if not found else keep * found[-1] + (1 - keep) * value)
-    return found
+def _line(axes: Axes, xs: np.ndarray, ys: np.ndarray, colour: str, name: str) -> None:
+    order = np.argsort(xs, kind="stable")
+    xs, ys = xs[order], ys[order]
+    known = np.isfinite(ys)
+    label = short(name, most=30)
+    mark = "o" if known.sum() < 12 else None
+    if known.sum() < _SMOOTH:
+        axes.plot(xs, ys, color=colour, linewidth=1.8, marker=mark, markersize=4, label=label)
+    else:
+        axes.plot(xs, ys, color=colour, linewidth=0.8, alpha=0.35)
+        width = max(2, int(known.sum()) // 20)
+        smooth = np.convolve(ys[known], np.ones(width) / width, mode="valid")
+        axes.plot(xs[known][width - 1 :], smooth, color=colour, linewidth=2.0, label=label)
+    if not known.all():
+        foot = float(ys[known].min()) if known.any() else 0.0
+        axes.plot(
+            xs[~known], np.full((~known).sum(), foot), color=VERMILION, marker="x", markersize=7,
+            linestyle="none", label="not a number" if known.any() else f"{label}: not a number",
+        )  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
+from sklearn.manifold import TSNE
 
 from umaf.errors import ConfigError
 from umaf.reports.bars import BarStyle, Measured, grouped_bars
@@ -37,10 +39,12 @@ def fingerprint_map(
     architectures: Sequence[str],
     *,
     title: str = "Fingerprints, from 512 numbers to two",
+    method: str = "pca",
 ) -> Figure:
     """Draw fingerprints as points: colour says the capability, shape the architecture.
 
-    The two directions are the first principal components. Thin spokes join each point to the middle
+    The two directions are the first principal components, or t-SNE's (van der Maaten and Hinton, JMLR 2008), which
+    keeps neighbours together and says nothing of distances between groups. Thin spokes join each point to the middle
     of its capability: short spokes and distant middles mean that fingerprints tell capabilities
     apart whatever the architecture.
 
@@ -49,19 +53,24 @@ def fingerprint_map(
         capabilities: one per model.
         architectures: one per model.
         title: above the figure.
+        method: "pca" or "tsne" (four fingerprints or more).
 
     Returns:
         The figure.
 
     Raises:
-        ConfigError: fewer than two fingerprints, lists of different lengths, or values that are
+        ConfigError: another method, fewer than two fingerprints, lists of different lengths, or values that are
             not finite.
 
     Example:
         >>> figure = fingerprint_map([[0, 1], [1, 0], [1, 1]], ["a", "a", "b"], ["BERT", "T5", "T5"])
     """
     table = _checked(vectors, capabilities, architectures)
-    points, shares = _principal(table)
+    if method not in ("pca", "tsne") or (method == "tsne" and len(table) < 4):
+        raise ConfigError(
+            f"A map was asked for by {method!r} of {len(table)} fingerprints; pca takes two or more, tsne four or more."
+        )
+    points, shares = _principal(table) if method == "pca" else (_neighbours(table), None)
     with theme():
         figure = blank(4.2 + 0.22 * max(len(set(capabilities)), len(set(architectures))))
         axes = figure.subplots()
@@ -70,8 +79,11 @@ def fingerprint_map(
         axes.grid()
         axes.set_xticklabels([])
         axes.set_yticklabels([])
-        axes.set_xlabel(f"first direction ({shares[0]:.0%} of the variance)")
-        axes.set_ylabel(f"second direction ({shares[1]:.0%})")
+        if shares is None:
+            axes.set_xlabel("t-SNE: neighbours matter, distances do not")
+        else:
+            axes.set_xlabel(f"first direction ({shares[0]:.0%} of the variance)")
+            axes.set_ylabel(f"second direction ({shares[1]:.0%})")
         _map_legend(figure, list(dict.fromkeys(capabilities)), list(dict.fromkeys(architectures)))
         headline(figure, title)
     return figure
@@ -162,6 +174,15 @@ def _principal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points[:, :kept] = (left * sizes * signs)[:, :kept]
     shares[:kept] = (sizes**2 / max(np.sum(sizes**2), 1e-30))[:kept]
     return points, shares
+
+
+def _neighbours(table: np.ndarray) -> np.ndarray:
+    """Place points by t-SNE, the same each time: `[model, 2]`."""
+    perplexity = min(30.0, (len(table) - 1) / 3)
+    start = _principal(table)[0]
+    scale = start.std(axis=0).max() or 1.0
+    fit = TSNE(perplexity=perplexity, init=cast(Any, start / scale * 1e-4), random_state=0)
+    return fit.fit_transform(table)
 
 
 def _colour(place: int) -> tuple[str, bool]:
