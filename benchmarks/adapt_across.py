@@ -82,7 +82,7 @@ def trained(name: str, task_name: str, seed: int) -> Expert:
         for group in optimiser.param_groups:
             group["lr"] = RATE * (1 - step / STEPS)
         rows = torch.randint(len(texts), (BATCH,), generator=draw).tolist()
-        with attached(model, factored(name), {key: bounded(p) for key, p in free.items()}):
+        with attached(model, factored(name), {key: bounded(p) for key, p in free.items()}, form="whole"):
             value = loss(asked, rows)
         optimiser.zero_grad(set_to_none=True)
         value.backward()

@@ -14,7 +14,7 @@ The second and the third are controls for the first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -96,8 +96,9 @@ def aligned(
             f'Expert "{expert.name}" was to be carried to "{target.name}", but on these {len(texts)} texts it changes '
             "nothing; give texts of the task it was trained on."
         )
-    z, losses = _least_squares(target, factored[1], goals, here, fit)
-    return _made(expert, target, z, {"way": "aligned", "texts": len(texts), "cue": cue}, {"missing": losses})
+    z, missing = _least_squares(_Problem(target, factored[1], goals, here, fit))
+    settings = {"way": "aligned", "texts": len(texts), "cue": cue, "fit": asdict(fit)}
+    return _made(expert, target, z, settings, {"missing": missing})
 
 
 def in_order(expert: Expert, source: Model, target: Model, modules: Sequence[str] | None = None) -> Expert:
@@ -217,23 +218,34 @@ def _answers(here: Places) -> Tensor:
     return here.token == here.batch.last.cpu()[here.text]
 
 
-def _least_squares(
-    target: Model, factored: Factors, goals: Mapping[str, _Goal], here: Places, fit: Fit
-) -> tuple[dict[str, Tensor], list[float | None]]:
+@dataclass(frozen=True)
+class _Problem:
+    """A least-squares problem: which z of the target meets the goals."""
+
+    target: Model
+    factored: Factors
+    goals: Mapping[str, _Goal]
+    here: Places
+    fit: Fit
+
+
+def _least_squares(problem: _Problem) -> tuple[dict[str, Tensor], list[float | None]]:
     """Fit z to the goals; also give the share of the shift that was missing, step by step."""
-    free = {name: torch.zeros_like(f.s, requires_grad=True) for name, f in factored.items()}
+    fit = problem.fit
+    free = {name: torch.zeros_like(f.s, requires_grad=True) for name, f in problem.factored.items()}
     optimiser = torch.optim.Adam(free.values(), lr=fit.rate, betas=(0.9, 0.98))
-    draw, texts, losses = seeds.generator(fit.seed, "aligned", "order"), len(here.batch), []
+    draw, losses = seeds.generator(fit.seed, "aligned", "order"), []
     queue: list[Tensor] = []
     for step in range(fit.steps):
         for group in optimiser.param_groups:
             group["lr"] = fit.rate * (1 - step / fit.steps)
         if not queue:
-            queue = list(torch.randperm(texts, generator=draw).split(fit.batch_size))
-        missing = _missing(target, factored, {n: bounded(p) for n, p in free.items()}, goals, here, queue.pop(), fit)
+            queue = list(torch.randperm(len(problem.here.batch), generator=draw).split(fit.batch_size))
+        missing = _missing(problem, {name: bounded(p) for name, p in free.items()}, queue.pop())
         if not torch.isfinite(missing):
             raise NumericalError(
-                f'The fit of an expert for "{target.name}" became {float(missing)} at step {step}; lower its rate.'
+                f'The fit of an expert for "{problem.target.name}" became {float(missing)} at step {step}; lower its '
+                "rate."
             )
         size = sum(p.square().sum() for p in free.values()) / sum(p.numel() for p in free.values())
         (missing + fit.decay * size).backward()
@@ -243,35 +255,28 @@ def _least_squares(
     return {name: bounded(p.detach()) for name, p in free.items()}, losses
 
 
-def _missing(
-    target: Model,
-    factored: Factors,
-    z: Mapping[str, Tensor],
-    goals: Mapping[str, _Goal],
-    here: Places,
-    texts: Tensor,
-    fit: Fit,
-) -> Tensor:
+def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tensor:
     """Mean square of what is missing to the goals on some texts, as a share of the shift's."""
+    target, here, share = problem.target, problem.here, problem.fit.answers
     at = torch.full((len(here.batch),), -1)
     at[texts] = torch.arange(len(texts))
     rows = (at[here.text] >= 0).nonzero().squeeze(1)
     batch, answers = here.batch.take(texts.tolist()), _answers(here)[rows]
     net = bare(target.net)
     body = net.get_encoder() if target.kind == "encoder-decoder" else net.base_model
-    with attached(target, factored, z), watched(target, list(goals)) as seen:
+    with attached(target, problem.factored, z, form="whole"), watched(target, list(problem.goals)) as seen:
         body(input_ids=batch.ids, attention_mask=batch.mask)
-    shares = []
-    for name, goal in goals.items():
+    parts = []
+    for name, goal in problem.goals.items():
         states = seen[name][1]
         states = states.reshape(len(texts), -1, states.shape[-1])[at[here.text[rows]], here.token[rows]]
         gap = (states.float() - goal.states[rows].to(states.device)).square().sum(1)
-        share = gap.mean() / max(goal.moved[0], 1e-12)
+        part = gap.mean() / max(goal.moved[0], 1e-12)
         if answers.any():
             spots = gap[answers.to(gap.device)].mean() / max(goal.moved[1], 1e-12)
-            share = (1 - fit.answers) * share + fit.answers * spots
-        shares.append(share)
-    return torch.stack(shares).mean()
+            part = (1 - share) * part + share * spots
+        parts.append(part)
+    return torch.stack(parts).mean()
 
 
 def _layers(model: Model) -> list[str]:
@@ -281,7 +286,12 @@ def _layers(model: Model) -> list[str]:
 
 
 def _made(expert: Expert, target: Model, z: Mapping[str, Tensor], settings: dict, curves: dict) -> Expert:
-    about = {**settings, "expert": expert.name, "base": expert.card.base, "identity": expert.card.base_identity}
+    about = {
+        **settings,
+        "expert": expert.name,
+        "base": expert.card.base,
+        "identity": expert.card.base_identity,
+    }
     card = new_card(
         target,
         list(z),

@@ -119,6 +119,17 @@ def test_training_starts_at_the_base_bit_for_bit_and_gradients_reach_every_multi
     assert all(each.grad is not None and (each.grad != 0).float().mean() > 0.9 for each in p.values())
 
 
+def test_both_forms_give_the_same_gradients(llama):
+    model, factored = llama
+    found = []
+    for form in ("change", "whole"):
+        z = {name: each.requires_grad_() for name, each in drawn(factored).items()}
+        with attached(model, factored, z, form=form):
+            model.net(input_ids=ROWS).logits.square().mean().backward()
+        found.append(torch.cat([each.grad for each in z.values()]))
+    assert torch.allclose(found[0], found[1], rtol=1e-2, atol=1e-3 * float(found[0].abs().max()))
+
+
 def test_gradients_of_stacked_experts_serve_several_backward_passes(pico):
     model = open_model(pico("mixtral"))
     names = [name for name in svf_modules(model) if is_stacked(model, name)]
