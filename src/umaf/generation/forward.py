@@ -76,8 +76,8 @@ def forward(
     for goal in goals:
         if goal.is_function:
             raise TaskError(
-                f'The route "generate" was asked for the capability "{goal.cue}", whose answers are free text, but it makes '
-                'adapters for label words alone; use the route "distill".'
+                f'The route "generate" was asked for the capability "{goal.cue}", whose answers are free text, but it '
+                'makes adapters for label words alone; use the route "distill".'
             )
     warning = own.check(fingerprint, model)
     factors = adapter(own, model, goals, fingerprint, rounds=rounds, cut=truncate)

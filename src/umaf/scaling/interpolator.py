@@ -18,7 +18,11 @@ Scaling = Callable[[Fingerprint, Size, Path | None], Tensor]
 SCALINGS = Registry(
     "scaling",
     "umaf.scalings",
-    {"identity": "umaf.scaling.identity:identity", "ridge": "umaf.scaling.ridge:ridge"},
+    {
+        "identity": "umaf.scaling.identity:identity",
+        "ridge": "umaf.scaling.ridge:ridge",
+        "film": "umaf.scaling.film:film",
+    },
 )
 
 
@@ -31,7 +35,7 @@ def scale(
         fingerprint: what to scale.
         to: the target, or a card or fingerprint of a model of its size.
         method: a registered name, with a file after a colon where it needs one: "identity",
-            "ridge:FILE".
+            "ridge:FILE", "film:FILE".
 
     Returns:
         A fingerprint whose card names the size it was scaled to.

@@ -113,8 +113,8 @@ def _step(state: State, loss: Loss, settings: LoopSettings, crew: Devices) -> fl
         value = loss(state.step)
     if not torch.isfinite(value.detach()):
         raise NumericalError(
-            f"The training gave a loss of {float(value.detach())} at step {state.step}; lower the learning rate, or check the "
-            "training material."
+            f"The training gave a loss of {float(value.detach())} at step {state.step}; lower the learning rate, or "
+            "check the training material."
         )
     value.backward()
     own = [p for p in state.parameters.values() if p.requires_grad]

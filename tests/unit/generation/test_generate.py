@@ -36,7 +36,7 @@ def hooks(net):
 
 
 def test_both_routes_are_registered():
-    assert ROUTES.names() == ["distill", "solve"]
+    assert ROUTES.names() == ["distill", "generate", "solve"]
 
 
 @pytest.mark.parametrize("options", [None, {"iterations": 2}])
