@@ -49,6 +49,7 @@ SOURCES = (
 )
 
 
+@functools.cache
 def home() -> Path:
     """Give the folder of cells and experts of the code as it is now."""
     files = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))

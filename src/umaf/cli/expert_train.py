@@ -189,8 +189,8 @@ def draw(expert: Expert, folder: Path) -> Path | None:
     except ImportError:
         return None
     found = expert.card.curves
-    curves = {
-        label: (list(range(1, len(found[name]) + 1)), numbers(found[name]))
+    curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+        label: (range(1, len(found[name]) + 1), numbers(found[name]))
         for name, label in (("right", "answers drawn, right"), ("loss", "loss, nats per token"))
         if name in found
     }

@@ -83,10 +83,13 @@ def make(graded: Graded, seed: int, sizes: Sizes) -> Task:
     """
     if min(sizes) < 0:
         raise TaskError(f"Task graded/{graded.name} was asked for {sizes} examples; sizes must be 0 or more.")
-    parts = [_distinct(graded, side, count, seed) for side, count in zip(SIDES[1:], sizes, strict=True)]
+    train, validation, test = (
+        _distinct(graded, side, count, seed) for side, count in zip(SIDES[1:], sizes, strict=True)
+    )
     kind = "classification" if graded.labels else "function"
     source, licence = "made by umaf's own grammars", "Apache-2.0"
-    return Task(f"graded/{graded.name}", kind, graded.labels, graded.cue, *parts, source, licence)
+    name = f"graded/{graded.name}"
+    return Task(name, kind, graded.labels, graded.cue, train, validation, test, source, licence)
 
 
 def lessons(graded: Graded, seed: int, count: int) -> tuple[Example, ...]:
