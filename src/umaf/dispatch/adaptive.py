@@ -15,10 +15,13 @@ from umaf.dispatch.chat import Request, asked
 from umaf.dispatch.decision import Decision, Dispatcher
 from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting, sizes_of
 from umaf.dispatch.dispatchers import Material, make_dispatcher
+from umaf.dispatch.kept import Kept, Reader, can_keep
 from umaf.dispatch.shelf import Shelved, by_name, open_shelf
 from umaf.errors import ConfigError, ExpertError
 from umaf.experts.expert import load_expert
+from umaf.experts.rollout import Prompted
 from umaf.models import Model
+from umaf.readout.encode import Encoded
 
 Asked = str | Request
 Told = Callable[[str], None]
@@ -70,6 +73,7 @@ class AdaptiveModel:
     def __init__(self, shelf: Shelved, dispatcher: Dispatcher | None = None) -> None:
         self.shelf = shelf
         self._dispatcher = dispatcher
+        self.kept = Kept()
         self._busy = threading.Lock()
         self._writer = 0
 
@@ -188,8 +192,15 @@ class AdaptiveModel:
         own = [_lined(asks[row], drawings[row]) for row in rows]
         longest = max(one.max_new_tokens for one in own)
         prompts = fitting(self.shelf.model, [asks[row].prompt for row in rows], longest)
+        mixture = tuple(decision.weights[rows[0]].flatten().tolist())
+
+        def read(model: Model, prompts: Encoded) -> Prompted | Reader:
+            if len(rows) > 1 or not can_keep(model):
+                return Prompted(model, prompts)
+            return self.kept.reader(model, prompts.ids[0].tolist(), mixture)
+
         with self.shelf.applied(decision.weights[list(rows)]) as model:
-            for pieces in decode(model, prompts, own, left=lambda at: left(rows[at])):
+            for pieces in decode(model, prompts, own, left=lambda at: left(rows[at]), read=read):
                 yield [replace(piece, row=rows[piece.row]) for piece in pieces]
 
     def _written(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from umaf import seeds
+from umaf.dispatch.kept import Reader
 from umaf.errors import ConfigError, NumericalError, ProbeError
 from umaf.experts.rollout import Prompted
 from umaf.models import Model
@@ -100,6 +101,7 @@ def decode(
     drawings: Sequence[Drawing],
     *,
     left: Callable[[int], bool] = lambda row: False,
+    read: Callable[[Model, Encoded], Prompted | Reader] = Prompted,
 ) -> Iterator[list[Piece]]:
     """Continue prompts until every row has ended.
 
@@ -108,6 +110,7 @@ def decode(
         prompts: what `fitting` gave.
         drawings: one per row.
         left: asked before every step whether nobody waits for a row any more.
+        read: reads the prompts; what it gives reads on.
 
     Yields:
         After each step, a piece for every row that was still going on.
@@ -116,8 +119,8 @@ def decode(
         NumericalError: the model gave NaN.
     """
     rows = [_Row(model, at, drawing) for at, drawing in enumerate(drawings)]
-    read = Prompted(model, prompts)
-    logits = read.first
+    reader = read(model, prompts)
+    logits = reader.first
     while True:
         if not torch.isfinite(logits).all():
             raise NumericalError(
@@ -128,7 +131,7 @@ def decode(
         yield [row.give_up() if left(row.at) else row.take(int(tokens[row.at])) for row in going]
         if all(row.finish is not None for row in rows):
             return
-        logits = read.extend(tokens.unsqueeze(1))[:, -1]
+        logits = reader.extend(tokens.unsqueeze(1))[:, -1]
 
 
 class _Row:
