@@ -138,7 +138,7 @@ def adapter(
 
 def words_of(goal: Goal) -> tuple[str, ...]:
     """Give the names under which a goal's labels lie in a fingerprint."""
-    return Answers(goal.cue, goal.labels, goal.wanted).words
+    return Answers(goal.cue or "", goal.labels, goal.wanted).words
 
 
 def seen(asked: Asked, writer: str) -> Tensor:

@@ -181,7 +181,7 @@ def shorten(model: Model, goal: Goal) -> tuple[Goal, int]:
     return replace(goal, texts=texts), sum(new != old for new, old in zip(texts, goal.texts, strict=True))
 
 
-def _fit(model: Model, text: str, cue: str, limit: int) -> str:
+def _fit(model: Model, text: str, cue: str | None, limit: int) -> str:
     # A text cut between two tokens may read as more tokens than before, hence the loop.
     while text and encode(model, [text], cue, max_length=limit, truncate=True).cut:
         spans = model.tokenizer(prompt_of(model, text, cue), return_offsets_mapping=True, verbose=False)

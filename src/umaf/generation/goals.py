@@ -22,7 +22,7 @@ class Goal:
 
     Attributes:
         texts: the probes.
-        cue: the word before the answer in the target's prompt.
+        cue: the word before the answer in the target's prompt; None where answers go on with the text itself.
         labels: label words; empty for a function.
         wanted: log-probabilities over the labels, [text, label]; empty for a function.
         answers: the wanted answers of a function; empty for a classification.
@@ -30,7 +30,7 @@ class Goal:
     """
 
     texts: tuple[str, ...]
-    cue: str
+    cue: str | None
     labels: tuple[str, ...]
     wanted: Float[Tensor, "text label"]
     answers: tuple[str, ...] = ()
@@ -63,7 +63,9 @@ def label_goal(
     return Goal(tuple(texts), cue, tuple(labels), wanted.float().log_softmax(-1), (), weight)
 
 
-def answer_goal(texts: Sequence[str], cue: str, answers: Sequence[str], *, weight: float = 1.0) -> Goal:
+def answer_goal(
+    texts: Sequence[str], cue: str | None, answers: Sequence[str], *, weight: float = 1.0
+) -> Goal:
     """Make the goal of a function: probes whose wanted answer is empty leave.
 
     Raises:

@@ -20,7 +20,7 @@ from umaf.pipeline import FINGERPRINT
 from umaf.quickstart.material import Expert, Say, learned
 from umaf.quickstart.plan import Plan
 from umaf.quickstart.writing import PLAIN
-from umaf.readout import continuations
+from umaf.readout import samples
 
 ROUTES = ("solve", "distill")
 WORDS = 4
@@ -51,7 +51,10 @@ def make_adapters(sources: Sequence[Source], target: Model, plan: Plan, say: Say
     """
     say("read the sources' answers on the probes")
     odds = goals_of(sources, target)
-    wanted = {"solve": odds, "distill": [*odds, *(written(goal) for goal in odds), kept(target)]}
+    wanted = {
+        "solve": odds,
+        "distill": [*odds, *(written(goal) for goal in odds), kept(target, seed=plan.seed)],
+    }
     options = {"solve": {"iterations": plan.iterations}, "distill": {"steps": plan.distill_steps}}
     made = {}
     for route in ROUTES:
@@ -76,11 +79,16 @@ def written(goal: Goal) -> Goal:
     return answer_goal(goal.texts, goal.cue, answers, weight=goal.weight)
 
 
-def kept(target: Model) -> Goal:
-    """Want of the target what it writes anyway: its own continuations of plain openings, without any cue."""
+def kept(target: Model, *, seed: int = 0) -> Goal:
+    """Want of the target what it writes anyway: continuations of plain openings, drawn from itself, without any cue."""
     openings = list(dict.fromkeys(" ".join(text.split()[:WORDS]) for text in ANCHORS[PLAIN:]))
-    # Without a cue a text is read as it stands, as `continuations` says of None.
-    return answer_goal(openings, None, continuations(target, openings, None))  # type: ignore[arg-type]
+    # What is drawn keeps the whole distribution; the likeliest continuations alone would narrow it.
+    drawn = [
+        (opening, draft)
+        for opening, (draft,) in zip(openings, samples(target, openings, seed=seed), strict=True)
+    ]
+    own = [(opening, draft) for opening, draft in drawn if draft[:1] == " "]
+    return answer_goal([opening for opening, _ in own], None, [draft.lstrip(" ") for _, draft in own])
 
 
 def make_oracle(experts: Sequence[Expert], target: Model, plan: Plan) -> Model:

@@ -155,8 +155,8 @@ def _arrived(outcome: Outcome, pictures: dict[str, Picture]) -> Section:
                 "Bits per byte of plain sentences; lower is better",
                 ["target", "bits per byte"],
                 bits,
-                note="What an adapter costs the target's ordinary writing. solve moves the odds among label words and "
-                "hardly touches the rest; distill also makes the target write them, and costs more.",
+                note="What an adapter costs the target's ordinary writing. solve wants odds among label words alone; "
+                "distill also makes the target write them.",
             ),
         ],
         lead=f"One adapter holds both capabilities. {outcome.plan.tests} texts at most per bar.",
@@ -192,10 +192,12 @@ def _fingerprints(outcome: Outcome, pictures: dict[str, Picture]) -> Section:
 
 def _again(outcome: Outcome) -> Section:
     command = f"umaf quickstart --seed {outcome.plan.seed}"
+    # A page is passed on, and tells nobody how a disk is laid out.
+    place = outcome.out.name if outcome.out.is_absolute() else outcome.out.as_posix()
     load = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
         f'target = AutoModelForCausalLM.from_pretrained("zoo/models/{outcome.plan.target.removeprefix("zoo:")}")\n'
-        f'model = PeftModel.from_pretrained(target, "{outcome.out.name}/adapter")'
+        f'model = PeftModel.from_pretrained(target, "{place}/adapter")'
     )
     return Section(
         "Again, and further",

@@ -81,7 +81,7 @@ def _run(plan: Plan, out: Path, say: Say) -> Outcome:
     oracle = make_oracle(experts, target, plan)
 
     say("fingerprint all of them, and fuse the sources'")
-    adapted = {f"{kind_of(target)} · both, {route}": one.model for route, one in made.items()}
+    adapted = {f"{kind_of(target)} · {route}": one.model for route, one in made.items()}
     compared = compare(experts, adapted, target)
     fused = fuse(compared.fingerprints[: len(sources)])
 
