@@ -61,3 +61,34 @@ def test_an_output_that_exists_is_refused_at_once(base, tmp_path, capsys):
 def test_the_command_and_the_settings_have_one_set_of_defaults():
     typed = training_of(ExpertTrainConfig(model="m", task="t", out="o"))
     assert typed == TrainSettings()
+
+
+def test_an_interruption_is_gone_on_with(base, tmp_path, capsys, monkeypatch):
+    from umaf.experts import fit as fit_module
+
+    out, real = tmp_path / "larger", fit_module.take_step
+
+    def cut(work, state):
+        if state.step == 2:
+            raise KeyboardInterrupt
+        return real(work, state)
+
+    asked = (
+        base,
+        "--task",
+        "made/larger",
+        "--objective",
+        "next_token",
+        "--reward",
+        "numeric",
+        "--out",
+        out,
+        *QUICK,
+    )
+    monkeypatch.setattr(fit_module, "take_step", cut)
+    code, said = run(*asked, capsys=capsys)
+    assert code == 130 and "the same command goes on" in said.err and not out.exists()
+    monkeypatch.setattr(fit_module, "take_step", real)
+    code, said = run(*asked, capsys=capsys)
+    assert code == 0 and "Going on at step 2" in said.err
+    assert load_expert(out).card.scores["steps"] == 4 and not (tmp_path / "larger.training").exists()

@@ -48,10 +48,12 @@ def _run(words: list[str], debug: bool) -> int:
         problem.show()  # type: ignore[attr-defined]
         return int(problem.exit_code)  # type: ignore[attr-defined]
     if code == 130:
-        # A merge can be gone on with; everything else is made whole or not at all.
-        left = (
-            "--resume goes on from what is whole" if "merge" in words[:1] else "nothing half-written was kept"
-        )
+        # These can be gone on with; everything else is made whole or not at all.
+        left = "nothing half-written was kept"
+        if words[:1] == ["merge"]:
+            left = "--resume goes on from what is whole"
+        elif words[:2] == ["expert", "train"]:
+            left = "the same command goes on where it was"
         print(f"umaf: interrupted; {left}.", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

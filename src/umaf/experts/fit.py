@@ -101,9 +101,8 @@ def fit(work: Work) -> Fitted:
             if settings.patience and state.since >= settings.patience:
                 ended = f"no better validation score in {settings.patience} looks"
                 break
-    except KeyboardInterrupt:
-        # A step that was cut short has changed nothing yet, so this is the state after the last whole one.
-        keep(state, work.folder, work.about)
+    except (KeyboardInterrupt, SystemExit):
+        keep_whole(work, state)
         raise
     keep(state, work.folder, work.about)
     return Fitted(dict(state.best), tuple(state.curve), state.best_score, state.step, ended)
@@ -132,6 +131,7 @@ def take_step(work: Work, state: State) -> dict[str, float]:
             state.rows = max(1, state.rows // 2)
             work.tell(f"Memory ran out at step {state.step}; going on with {state.rows} prompts at a time.")
     state.step += 1
+    state.moving = False
     state.curve.append({"step": state.step, **{key: round(value, 6) for key, value in numbers.items()}})
     return numbers
 
@@ -290,17 +290,24 @@ def _update(work: Work, state: State) -> float:
     )
     if not torch.isfinite(norm):
         _lost(work, state, f"a gradient of norm {float(norm)}")
+    state.moving = True
     state.optimiser.step()
     state.optimiser.zero_grad(set_to_none=True)
     return float(norm)
 
 
+def keep_whole(work: Work, state: State) -> None:
+    """Write the state, unless a step was cut short while it moved parameters: then the one before it stays."""
+    if not state.moving:
+        keep(state, work.folder, work.about)
+
+
 def _lost(work: Work, state: State, what: str) -> None:
-    """Stop at a number that is none; nothing of this step is in the parameters yet."""
+    """Stop at a number that is none."""
     state.optimiser.zero_grad(set_to_none=True)
-    keep(state, work.folder, work.about)
+    keep_whole(work, state)
     raise NumericalError(
-        f"Training on {work.task.name} gave {what} after step {state.step}; the state before it is kept in "
+        f"Training on {work.task.name} gave {what} after step {state.step}; the last good state is kept in "
         f"{work.folder}; lower the learning rate, or load the model in float32."
     )
 

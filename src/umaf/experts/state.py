@@ -37,6 +37,7 @@ class State:
         since: looks since then.
         flat: steps in a row without any advantage.
         curve: one entry per step, and the looks at the validation split.
+        moving: a step has begun to move the parameters and is not done.
     """
 
     parameters: Mapping[str, Tensor]
@@ -48,6 +49,7 @@ class State:
     since: int = 0
     flat: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    moving: bool = False
 
 
 def fresh_state(parameters: Mapping[str, Tensor], *, rows: int) -> State:

@@ -134,6 +134,32 @@ def test_nan_stops_and_keeps_the_last_good_state(policy, tmp_path, monkeypatch):
     assert fit(again).steps == 6 and "step 2" in told[0]
 
 
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, SystemExit])
+def test_a_step_cut_while_it_moves_parameters_is_not_kept(model, tmp_path, monkeypatch, stopped):
+    def fresh():
+        return svf(model, decompose(model, svf_modules(model)))
+
+    settings = SETTINGS.model_copy(update={"passes": 2, "clip": 0.2})
+    wanted = fit(work_of(fresh(), tmp_path / "whole", settings)[0])
+    work, _ = work_of(fresh(), tmp_path / "cut", settings)
+    real, calls = fit_module._update, []
+
+    def cut(work, state):
+        calls.append(1)
+        if len(calls) == 6:  # the second pass of the third step
+            raise stopped
+        return real(work, state)
+
+    monkeypatch.setattr(fit_module, "_update", cut)
+    with pytest.raises(stopped):
+        fit(work)
+    monkeypatch.setattr(fit_module, "_update", real)
+    again, told = work_of(fresh(), tmp_path / "cut", settings)
+    found = fit(again)
+    assert "Going on at step 2" in told[0] and found.curve == wanted.curve
+    assert all(torch.equal(found.parameters[name], wanted.parameters[name]) for name in wanted.parameters)
+
+
 def test_out_of_memory_halves_the_batch_and_tells(policy, tmp_path, monkeypatch):
     real, sizes = fit_module.rollout, []
 
