@@ -1,0 +1,333 @@
+"""Search a store: by model, by fingerprint, or by task."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from umaf.errors import StoreError, TaskError
+from umaf.extraction import DISTANCES, SIMILARITIES, Fingerprint
+from umaf.extraction.similarity import Similarity
+from umaf.generation.finetune import finetune
+from umaf.generation.goals import labelled_goal
+from umaf.generation.train import Schedule
+from umaf.index.answers import answers_of, knowledge
+from umaf.index.build import Opening, identify, read_model
+from umaf.index.collect import Candidate
+from umaf.index.entry import Entry
+from umaf.index.query import Query, query_vector
+from umaf.index.space import check_space
+from umaf.index.store import EXACT, Store, both, quoted
+from umaf.models import Model
+from umaf.models.locate import locate
+
+# Other metrics than the cosine are computed on this many nearest by cosine where a store is large.
+SHORTLIST = 1000
+ROUTES = ("answers", "expert")
+BRIEF = Schedule(steps=60, rate=2e-3, batch_size=16)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One model that was found.
+
+    Attributes:
+        rank: 1 for the best.
+        similarity: of the metric that was asked for.
+        key: in the store.
+        model: its name.
+        base: of the model, or None.
+        architecture: family; None for a model known by its outputs.
+        parameters: number, or None.
+        licence: or None.
+        scores: measured scores by task.
+    """
+
+    rank: int
+    similarity: float
+    key: str
+    model: str
+    base: str | None
+    architecture: str | None
+    parameters: int | None
+    licence: str | None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer to a search.
+
+    Attributes:
+        hits: best first.
+        by: "fingerprint" or "answers", what was compared.
+        metric: how.
+        searched: entries in the store.
+        exact: whether every entry was looked at.
+        recall: share of the true ten nearest that searches of this store find, as measured; 1 where exact.
+        seconds: how long the store took.
+    """
+
+    hits: tuple[Hit, ...]
+    by: str
+    metric: str
+    searched: int
+    exact: bool
+    recall: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a search is narrowed.
+
+    Attributes:
+        where: a condition on the card.
+        limit: how many hits.
+        metric: a registered similarity; only "cosine" for searches by answers.
+        without: keys that are left out.
+    """
+
+    where: str | None = None
+    limit: int = 10
+    metric: str = "cosine"
+    without: tuple[str, ...] = ()
+
+
+def by_fingerprint(store: Store, fingerprint: Fingerprint, asked: Asked | None = None) -> Found:
+    """Find the models whose fingerprints are most like one.
+
+    Raises:
+        StoreError: it was made with another extractor or other probes than the store's, or the condition is unclear.
+        RegistryError: no such metric.
+    """
+    check_space(fingerprint.card, store.space)
+    how = asked or Asked()
+    # What was learned since a base and what a model is are no comparable numbers.
+    kind = f"difference = {'true' if fingerprint.card.base is not None else 'false'}"
+    where = both(kind, _narrowed(how))
+    vector = fingerprint.vector.flatten()
+    if how.metric == "cosine":
+        return _nearest(store, vector, "fingerprint", where, how)
+    return _by_metric(store, fingerprint, where, how)
+
+
+def by_model(
+    store: Store,
+    name: str,
+    *,
+    base: str | None = None,
+    asked: Asked | None = None,
+    opening: Opening | None = None,
+) -> Found:
+    """Find the models most like one, which is left out itself.
+
+    Args:
+        store: where.
+        name: a model of the store by its name or key, or anything `open_model` opens.
+        base: the base of a model that is not in the store.
+        asked: how the search is narrowed.
+        opening: how a model that is not in the store is opened.
+
+    Raises:
+        StoreError: several models of that name.
+        ModelError: no such model.
+    """
+    how = asked or Asked()
+    entry = stored(store, name)
+    if entry is None:
+        entry = read_model(Candidate(locate(name), base, name), store.space, opening)
+    how = Asked(how.where, how.limit, how.metric, (*how.without, entry.key))
+    found = entry.fingerprint()
+    if found is not None:
+        return by_fingerprint(store, found, how)
+    if entry.answers is None:
+        raise StoreError(
+            f"{name} has neither a fingerprint nor answers in the store; remove it and add it again."
+        )
+    return _nearest(store, entry.answers, "answers", _narrowed(how), how)
+
+
+def by_task(
+    store: Store,
+    query: Query,
+    *,
+    asked: Asked | None = None,
+    route: str = "answers",
+    reader: Model | None = None,
+) -> Found:
+    """Find the models that do what a handful of texts show.
+
+    Args:
+        store: where.
+        query: texts, with labels or without.
+        asked: how the search is narrowed.
+        route: "answers" compares the query as if it were a model, and opens none; "expert" briefly trains `reader` on
+            the labelled texts, and compares what it then answers.
+        reader: for "answers" says which texts are alike (shared pieces of words when not given); for "expert" learns.
+
+    Raises:
+        TaskError: no such route, or one that needs labels or a reader that were not given.
+    """
+    how = asked or Asked()
+    if how.metric != "cosine":
+        raise TaskError(
+            f"A search by task compares answers by their cosine, and {how.metric!r} was asked for; leave --metric out."
+        )
+    vector = task_vector(store.space.texts, query, route=route, reader=reader, cue=store.space.cue)
+    return _nearest(store, vector, "answers", _narrowed(how), how)
+
+
+def task_vector(
+    probes: Sequence[str],
+    query: Query,
+    *,
+    route: str = "answers",
+    reader: Model | None = None,
+    cue: str = "answer",
+) -> Tensor:
+    """Turn a query into the vector that `by_task` searches with, `[1024]`."""
+    if route not in ROUTES:
+        raise TaskError(f"No way to search by task is called {route!r}; there are {', '.join(ROUTES)}.")
+    if route == "answers":
+        return query_vector(query, probes, reader=reader)
+    if reader is None or len(query.classes) < 2:
+        raise TaskError(
+            "The route expert trains a reader on the texts' labels, and needs a --reader and texts of two labels or "
+            f"more; got {'a' if reader else 'no'} reader and {len(query.classes)} labels."
+        )
+    goal = labelled_goal(query.texts, query.cue, query.classes, query.labels)
+    tuned = finetune(reader, goal, schedule=BRIEF, truncate=True)
+    return knowledge(answers_of(tuned, probes, cue))
+
+
+def stored(store: Store, name: str) -> Entry | None:
+    """Find an entry by its name, key or the weights at a place; None where there is none.
+
+    Raises:
+        StoreError: several models have that name.
+    """
+    found = store.entries(
+        f"model = {quoted(name)} OR key = {quoted(name)} OR place = {quoted(name)}", limit=3
+    )
+    if not found and Path(name).expanduser().is_dir():
+        found = store.entries(f"identity = {quoted(identify(name))}", limit=3)
+    if len(found) > 1:
+        keys = ", ".join(one.key for one in found)
+        raise StoreError(f"Several models of the store answer to {name}; name one by its key: {keys}.")
+    return found[0] if found else None
+
+
+def measure_recall(store: Store, *, queries: int = 20, nearest: int = 10) -> float:
+    """Measure which share of the true nearest entries the store's index of cells finds, and note it.
+
+    Queries are entries of the store, evenly spread, each a little aside from where it lies.
+    """
+    keys = sorted(store.keys())
+    step = max(1, len(keys) // queries)
+    chosen = [
+        entry for key in keys[::step][:queries] for entry in store.entries(f"key = {quoted(key)}", limit=1)
+    ]
+    stream = torch.Generator().manual_seed(0)
+    shares = []
+    for entry in chosen:
+        if entry.vector is None:
+            continue
+        vector = entry.vector + 0.01 * torch.randn(entry.vector.shape, generator=stream)
+        near, true = (
+            {row["key"] for row in store.nearest(vector, limit=nearest, exact=exact)}
+            for exact in (False, True)
+        )
+        shares.append(len(near & true) / max(1, len(true)))
+    recall = sum(shares) / max(1, len(shares))
+    store.note("recall", json.dumps({"recall": recall, "queries": len(shares), "nearest": nearest}))
+    return recall
+
+
+def arrange(store: Store, *, smallest: int = EXACT) -> float | None:
+    """Give a large store its index of cells, and measure the recall; does nothing below the smallest size.
+
+    Returns:
+        The recall, or None where the store is searched exactly.
+    """
+    if len(store) < smallest:
+        return None
+    # Cells of a few thousand rows: fewer are slow to search, more are slow to make.
+    store.divide(max(16, min(1024, len(store) // 4000)))
+    return measure_recall(store)
+
+
+def _narrowed(how: Asked) -> str | None:
+    left_out = f"key NOT IN ({', '.join(map(quoted, how.without))})" if how.without else None
+    return both(how.where, left_out)
+
+
+def _nearest(store: Store, vector: Tensor, column: str, where: str | None, how: Asked) -> Found:
+    began = time.perf_counter()
+    through = column == "fingerprint" and store.approximate(column)
+    rows = store.nearest(vector, column=column, where=where, limit=how.limit, exact=not through)
+    seconds = time.perf_counter() - began
+    recall = 1.0
+    if through:
+        noted = store.noted("recall")
+        recall = json.loads(noted)["recall"] if noted else None
+    return Found(_hits(rows), column, "cosine", len(store), not through, recall, seconds)
+
+
+def _by_metric(store: Store, fingerprint: Fingerprint, where: str | None, how: Asked) -> Found:
+    compare = cast(Similarity, SIMILARITIES.get(how.metric))
+    began = time.perf_counter()
+    large = len(store) >= EXACT
+    if large:
+        near = store.nearest(fingerprint.vector, where=where, limit=SHORTLIST)
+        listed = ", ".join(quoted(row["key"]) for row in near)
+        where = f"key IN ({listed})" if near else "false"
+    rows = []
+    for entry in store.entries(both("has_fingerprint = true", where)):
+        own = entry.fingerprint()
+        if own is not None:
+            rows.append({**_shown(entry), "similarity": compare(fingerprint, own)})
+    best_first = sorted(rows, key=lambda row: row["similarity"], reverse=how.metric not in DISTANCES)
+    seconds = time.perf_counter() - began
+    return Found(
+        _hits(best_first[: how.limit]),
+        "fingerprint",
+        how.metric,
+        len(store),
+        not large,
+        None if large else 1.0,
+        seconds,
+    )
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    card = entry.card
+    return {
+        "key": entry.key,
+        "model": entry.model,
+        "base": card.base if card else None,
+        "architecture": card.architecture if card else None,
+        "parameters": card.parameters if card else None,
+        "licence": entry.licence,
+        "scores": json.dumps(dict(entry.scores)),
+    }
+
+
+def _hits(rows: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
+    names = ("key", "model", "base", "architecture", "parameters", "licence")
+    return tuple(
+        Hit(
+            rank=rank,
+            similarity=float(row["similarity"]),
+            **{name: row[name] for name in names},
+            scores=json.loads(row["scores"] or "{}"),
+        )
+        for rank, row in enumerate(rows, start=1)
+    )

@@ -1,0 +1,381 @@
+"""The store: one LanceDB table of entries, at a folder or at any address that LanceDB opens."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umaf.errors import ConfigError, StoreError
+from umaf.index.entry import SHOWN, Entry, entry_of, row_of, schema
+from umaf.index.space import Space, pack, same_space, unpack
+
+TABLE, ABOUT = "fingerprints", "about"
+# From this many rows on, search goes through an index of cells (Iceberg: below, brute force is fast enough).
+EXACT = 100_000
+ATTEMPTS = 30
+# A table of many small pieces is slow to read.
+PIECES = 64
+Value = TypeVar("Value")
+
+
+class Store:
+    """An opened store. Open one with `open_store`, make one with `make_store`.
+
+    Writes are commits of Lance: a reader sees all of a write or nothing, and a process that is killed leaves the
+    version before. Writers on one machine take turns by a lock file, which the system frees when its holder dies;
+    writers at an address such as s3:// try again when another commit came first.
+    """
+
+    def __init__(self, place: str, table: Any, about: Any, space: Space) -> None:
+        self.place = place
+        self.space = space
+        self._table = table
+        self._about = about
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return self._read(lambda: self._table.count_rows())
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Add entries, in one commit; one whose key is there already is replaced.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if not entries:
+            return
+        import pyarrow as pa
+
+        # Two rows of one key in one batch would both stay.
+        rows = list({entry.key: row_of(entry) for entry in entries}.values())
+        batch = pa.Table.from_pylist(rows, schema=schema())
+        self._commit(
+            lambda: (
+                self._table.merge_insert("key")
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute(batch)
+            )
+        )
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Remove entries by their keys, in one commit; say how many there were."""
+        if not keys:
+            return 0
+        listed = ", ".join(quoted(key) for key in keys)
+        before = len(self)
+        self._commit(lambda: self._table.delete(f"key IN ({listed})"))
+        return before - len(self)
+
+    def keys(self) -> set[str]:
+        """Give the keys of all entries."""
+        return {row["key"] for row in self.rows(columns=["key"])}
+
+    def rows(
+        self, where: str | None = None, *, columns: Sequence[str] | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Read rows as plain mappings.
+
+        Args:
+            where: a condition on the card, such as "architecture = 'llama' AND parameters < 2000000".
+            columns: which ones; all but the vectors when not given.
+            limit: at most so many.
+
+        Raises:
+            StoreError: the condition cannot be understood.
+        """
+        wanted = list(columns) if columns is not None else list(SHOWN)
+
+        def read() -> list[dict[str, Any]]:
+            asked = self._table.search().select(wanted).limit(limit or max(1, self._table.count_rows()))
+            return (asked.where(where) if where else asked).to_list()
+
+        return self._read(read)
+
+    def entries(self, where: str | None = None, *, limit: int | None = None) -> list[Entry]:
+        """Read whole entries, fingerprints included."""
+        names = [field.name for field in schema()]
+        return [entry_of(row) for row in self.rows(where, columns=names, limit=limit)]
+
+    def vectors(self, where: str | None = None, *, column: str = "fingerprint") -> tuple[list[str], Tensor]:
+        """Read the keys and one column of vectors `[entry, number]` of the entries that have it."""
+        condition = both(f"has_{column} = true", where)
+
+        def read() -> tuple[list[str], Tensor]:
+            count = max(1, self._table.count_rows())
+            found = self._table.search().where(condition).select(["key", column]).limit(count).to_arrow()
+            flat = found[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            width = schema().field(column).type.list_size
+            rows = np.array(flat, dtype=np.float32).reshape(-1, width)
+            return found["key"].to_pylist(), torch.from_numpy(rows)
+
+        return self._read(read)
+
+    def nearest(
+        self,
+        vector: Tensor,
+        *,
+        column: str = "fingerprint",
+        where: str | None = None,
+        limit: int = 10,
+        exact: bool | None = None,
+    ) -> list[dict[str, Any]]:
+        """Find the entries whose vectors have the largest cosine with one.
+
+        Args:
+            vector: `[512]`, or `[1024]` for the column "answers".
+            column: "fingerprint" or "answers".
+            where: a condition on the card.
+            limit: how many.
+            exact: look at every entry; None does so unless the store has an index of cells.
+
+        Returns:
+            The columns of `SHOWN` and "similarity", best first.
+        """
+        query = vector.flatten().float().numpy()
+        if not np.any(query):
+            return []
+        through = not exact if exact is not None else self.approximate(column)
+
+        def read() -> list[dict[str, Any]]:
+            asked = self._table.search(query, vector_column_name=column, query_type="vector")
+            asked = asked.distance_type("cosine").where(both(f"has_{column} = true", where), prefilter=True)
+            if through:
+                asked = asked.nprobes(PROBED).refine_factor(REFINED)
+            else:
+                asked = asked.bypass_vector_index()
+            return asked.select([*SHOWN, "_distance"]).limit(limit).to_list()
+
+        found = [{**row, "similarity": 1.0 - row.pop("_distance")} for row in self._read(read)]
+        return [row for row in found if row["similarity"] == row["similarity"]]
+
+    def approximate(self, column: str = "fingerprint") -> bool:
+        """Say whether searches go through an index of cells."""
+        return any(column in one.columns for one in self._read(lambda: list(self._table.list_indices())))
+
+    def note(self, name: str, text: str) -> None:
+        """Keep a short text beside the entries."""
+        import pyarrow as pa
+
+        batch = pa.table({"name": [name], "text": [text]})
+        self._commit(
+            lambda: (
+                self._about.merge_insert("name")
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute(batch)
+            )
+        )
+
+    def noted(self, name: str) -> str | None:
+        """Read a text that `note` kept."""
+        found = self._read(lambda: self._about.search().where(f"name = {quoted(name)}").limit(1).to_list())
+        return found[0]["text"] if found else None
+
+    def tidy(self) -> None:
+        """Join the small pieces that many additions leave; does nothing where there are few."""
+        if self._read(lambda: self._table.stats())["fragment_stats"]["num_fragments"] > PIECES:
+            self._commit(lambda: self._table.optimize())
+
+    def divide(self, cells: int, *, column: str = "fingerprint") -> None:
+        """Make the index of cells for a column: k-means cells of vectors kept in 8 bits a number."""
+        from lancedb.index import IvfSq
+
+        config = IvfSq(distance_type="cosine", num_partitions=cells, sample_rate=64, max_iterations=20)
+        self._commit(lambda: self._table.create_index(column, config=config, replace=True))
+
+    def _commit(self, write: Callable[[], object]) -> None:
+        """Write under the lock, and again where another commit came first."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with _turn(self.place):
+                    write()
+                return
+            except (RuntimeError, OSError, ValueError) as problem:
+                if attempt + 1 == ATTEMPTS or not _lost_a_race(problem):
+                    raise StoreError(
+                        f"The store {self.place} cannot be written ({_sentence(problem)}); check the address and "
+                        "your rights there, and run the command again."
+                    ) from problem
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
+
+    def _read(self, read: Callable[[], Value]) -> Value:
+        try:
+            return read()
+        except (RuntimeError, OSError, ValueError) as problem:
+            text = _sentence(problem)
+            if "No field named" in text or "sql" in text.lower() or "expr" in text.lower():
+                raise StoreError(
+                    f"The condition cannot be understood ({text}); write one on the columns {', '.join(SHOWN)}, such "
+                    "as \"architecture = 'llama' AND parameters < 2000000\"."
+                ) from problem
+            raise StoreError(
+                f"The store {self.place} cannot be read ({text}); run `umaf index verify` on it."
+            ) from problem
+
+
+# Cells looked into per query, and how many times more candidates are compared in full.
+PROBED, REFINED = 12, 2
+
+
+def make_store(place: str | Path, space: Space) -> Store:
+    """Open a store, made now where there is none.
+
+    Args:
+        place: a folder, or an address such as s3://bucket/store.
+        space: the settings its fingerprints share.
+
+    Raises:
+        StoreError: there is one whose fingerprints were made otherwise; the message says what differs.
+        ConfigError: lancedb is not installed.
+    """
+    address = str(place)
+    database = _connect(address)
+    with _turn(address, make=True):
+        # The space comes first: a table without it would hold numbers that nobody can interpret.
+        about = _table(database, ABOUT) or _make_about(database, space)
+        if _table(database, TABLE) is None:
+            _made(database, TABLE, schema())
+    store = _opened(address, database, about)
+    same_space(space, store.space)
+    return store
+
+
+def open_store(place: str | Path) -> Store:
+    """Open a store.
+
+    Raises:
+        StoreError: there is none.
+        ConfigError: lancedb is not installed.
+
+    Example:
+        >>> open_store("no/store/here")
+        Traceback (most recent call last):
+        ...
+        umaf.errors.StoreError: There is no store at no/store/here; make one with `umaf index build`.
+    """
+    address = str(place)
+    if "://" not in address and not Path(address).is_dir():
+        raise StoreError(f"There is no store at {address}; make one with `umaf index build`.")
+    database = _connect(address)
+    about = _table(database, ABOUT)
+    if about is None or _table(database, TABLE) is None:
+        raise StoreError(f"There is no store at {address}; make one with `umaf index build`.")
+    return _opened(address, database, about)
+
+
+def both(first: str | None, second: str | None) -> str | None:
+    """Join two conditions, of which either may be missing.
+
+    Example:
+        >>> both("layers > 2", None), both("layers > 2", "width = 64")
+        ('layers > 2', '(layers > 2) AND (width = 64)')
+    """
+    given = [one for one in (first, second) if one]
+    return given[0] if len(given) == 1 else " AND ".join(f"({one})" for one in given) or None
+
+
+def quoted(text: str) -> str:
+    """Write a text as a condition takes it.
+
+    Example:
+        >>> quoted("it's")
+        "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _connect(address: str) -> Any:
+    try:
+        import lancedb
+    except ImportError as problem:
+        raise ConfigError(
+            'A store of fingerprints needs lancedb, which is not installed; run `pip install "umaf[index]"`.'
+        ) from problem
+    try:
+        # 0 seconds: every read sees what other processes committed.
+        return lancedb.connect(address, read_consistency_interval=timedelta(0))
+    except (RuntimeError, OSError, ValueError) as problem:
+        raise StoreError(f"The store {address} cannot be opened ({_sentence(problem)}).") from problem
+
+
+def _opened(address: str, database: Any, about: Any) -> Store:
+    found = about.search().where("name = 'space'").limit(1).to_list()
+    if not found:
+        raise StoreError(f"The store {address} does not say how its fingerprints were made; build it again.")
+    return Store(address, _table(database, TABLE), about, unpack(found[0]["text"], address))
+
+
+def _table(database: Any, name: str) -> Any:
+    try:
+        return database.open_table(name)
+    except (ValueError, RuntimeError, OSError) as problem:
+        if "not found" in str(problem).lower():
+            return None
+        raise StoreError(
+            f"The table {name} of the store cannot be opened ({_sentence(problem)}); copy the store again."
+        ) from problem
+
+
+def _make_about(database: Any, space: Space) -> Any:
+    import pyarrow as pa
+
+    # Created with its row, in one commit, so that a killed process leaves no table without a space.
+    return _made(database, ABOUT, pa.table({"name": ["space"], "text": [pack(space)]}))
+
+
+def _made(database: Any, name: str, content: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        if isinstance(content, pa.Schema):
+            return database.create_table(name, schema=content)
+        return database.create_table(name, data=content)
+    except (ValueError, RuntimeError, OSError) as problem:
+        # Another process can have made it meanwhile, where no lock file can be.
+        made = _table(database, name)
+        if made is None:
+            raise StoreError(f"The store cannot be made ({_sentence(problem)}).") from problem
+        return made
+
+
+@contextmanager
+def _turn(place: str, *, make: bool = False) -> Iterator[None]:
+    """Wait for this process's turn to write; an address elsewhere has no lock, and its commits race."""
+    if "://" in place:
+        with nullcontext():
+            yield
+        return
+    from filelock import FileLock
+
+    logging.getLogger("filelock").setLevel(logging.WARNING)
+    folder = Path(place)
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder / ".lock")):
+            yield
+    except PermissionError as problem:
+        raise StoreError(
+            f"The store {place} cannot be written ({problem.strerror}); name a place you may write to."
+        ) from problem
+
+
+def _lost_a_race(problem: Exception) -> bool:
+    text = str(problem).lower()
+    return any(word in text for word in ("conflict", "concurrent", "retry", "too many"))
+
+
+def _sentence(problem: Exception) -> str:
+    first = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+    return first.split(", /")[0].strip().rstrip(".")[:200]
