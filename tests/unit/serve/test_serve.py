@@ -288,7 +288,7 @@ def settle(steps):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_is_written_for_no_longer(where, client, monkeypatch, stream):
-    steps = slowed(monkeypatch)
+    steps = slowed(monkeypatch, seconds=0.1)
     host, port = where.removeprefix("http://").removesuffix("/v1").split(":")
     body = {"model": "umaf", "prompt": "is", "max_tokens": 40, "temperature": 0, "stream": stream}
     raw = http.client.HTTPConnection(host, int(port), timeout=5)
@@ -304,13 +304,13 @@ def test_a_client_that_goes_away_is_written_for_no_longer(where, client, monkeyp
 
 
 def test_a_reply_that_runs_out_of_time_ends_and_says_so(adaptive, monkeypatch):
-    with served(adaptive, ServeSettings(port=0, seconds=0.6, max_new_tokens=100)) as where:
+    with served(adaptive, ServeSettings(port=0, seconds=1.5, max_new_tokens=100)) as where:
         slowed(monkeypatch)
         with openai.OpenAI(base_url=where, api_key="none", max_retries=0) as client:
             reply = client.completions.create(model="umaf", prompt="is", max_tokens=100, temperature=0)
         choice = reply.choices[0]
         assert choice.finish_reason == "length" and choice.timed_out is True
-        assert 0 < reply.usage.completion_tokens < 30
+        assert 0 < reply.usage.completion_tokens < 60
 
 
 def test_a_full_queue_turns_requests_away(adaptive, monkeypatch):
@@ -327,13 +327,13 @@ def test_a_full_queue_turns_requests_away(adaptive, monkeypatch):
             refused = []
 
             def third():
-                time.sleep(0.2)
+                time.sleep(0.5)
                 refused.append(httpx.post(f"{where}/completions", json=asked))
 
             thread = threading.Thread(target=third)
             thread.start()
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{where}/completions", json=asked, timeout=0.6)
+                httpx.post(f"{where}/completions", json=asked, timeout=1.2)
             thread.join()
             assert refused[0].status_code == 503 and refused[0].headers["retry-after"] == "1"
             assert refused[0].json()["error"]["code"] == "busy"
