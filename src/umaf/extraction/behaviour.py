@@ -23,11 +23,6 @@ def behaviour(model: Model, base: Model | None, *, batch_size: int = 64) -> Tens
     Returns:
         `[2, anchor]` float32, nats per byte: own minus base, and the base's minus their mean (the own ones twice
         without a base). None where one of them has no head that continues a text.
-
-    Example:
-        >>> from umaf.models import open_model  # doctest: +SKIP
-        >>> behaviour(open_model("expert"), open_model("base")).shape  # doctest: +SKIP
-        torch.Size([2, 256])
     """
     if model.head != "lm" or (base is not None and base.head != "lm"):
         return None

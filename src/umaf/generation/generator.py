@@ -210,11 +210,5 @@ def load_generator(folder: str | Path) -> Generator:
 
 
 def fits(generator: Generator, target: Model) -> bool:
-    """Tell whether every module that a generator changes is one of a target's.
-
-    Example:
-        >>> from umaf.models import open_model  # doctest: +SKIP
-        >>> fits(load_generator("generators/llama"), open_model("zoo:llama-1m"))  # doctest: +SKIP
-        True
-    """
+    """Tell whether every module that a generator changes is one of a target's."""
     return {*generator.shared, generator.card.writer} <= set(lora_modules(target))

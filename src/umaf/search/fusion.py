@@ -55,9 +55,11 @@ def refine_weights(
         FingerprintError: fingerprints that do not lie in one space, or a wrong count of weights.
 
     Example:
-        >>> from umaf.testing import made_fingerprint  # doctest: +SKIP
-        >>> refine_weights([made_fingerprint(1), made_fingerprint(2)], None, score).weights  # doctest: +SKIP
-        (0.9, 0.1)
+        >>> from umaf.testing import made_fingerprint
+        >>> one, two = made_fingerprint(1), made_fingerprint(2)
+        >>> near = lambda fused: (float(fused.vector @ one.vector.T),)
+        >>> refine_weights([one, two], None, near, settings=CrossEntropy(iterations=3)).weights[0] > 0.8
+        True
     """
     start = check_weights(weights, len(fingerprints))
     chosen = settings or FEW

@@ -150,7 +150,9 @@ def train_generator(
     )
     for leaf in leaves.values():
         leaf.requires_grad_(False)
-    return replace(start, card=_card(start, material, settings, done)), done
+    # The shared LoRA is kept in float16; what is returned is what its file will give.
+    shared = {name: (a.half().float(), b.half().float()) for name, (a, b) in start.shared.items()}
+    return replace(start, shared=shared, card=_card(start, material, settings, done)), done
 
 
 class Lesson:

@@ -47,7 +47,7 @@ def test_an_entry_comes_back_from_its_file(tmp_path: Path) -> None:
     assert torch.allclose(again.inputs.shift(), entry.inputs.shift(), atol=1e-3)
     _entry(2, "bert", "heldout").save(tmp_path / "two.safetensors")
     assert len(load_entries(tmp_path)) == 1 and len(load_entries(tmp_path, splits=("heldout",))) == 1
-    with pytest.raises(TaskError, match="zoo.material"):
+    with pytest.raises(TaskError, match=r"zoo\.material"):
         load_entries(tmp_path / "nowhere")
 
 

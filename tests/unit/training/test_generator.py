@@ -154,7 +154,7 @@ def test_two_capabilities_lie_in_one_fingerprint(models, space, trained, tmp_pat
 def test_saved_and_loaded_it_is_the_same(trained, models, tmp_path) -> None:
     folder = save_generator(trained, tmp_path / "generator")
     again = load_generator(folder)
-    assert load_generator(save_generator(again, tmp_path / "twice")).version == again.version
+    assert again.version == trained.version
     assert again.card.writer == trained.card.writer and fits(again, models["llama"])
     assert torch.equal(again.key, trained.key) and not fits(again, models["gpt2"])
     (folder / "generator.safetensors").unlink()
