@@ -278,7 +278,7 @@ def _nearest(store: Store, vector: Tensor, column: str, where: str | None, how: 
     if through:
         noted = store.noted("recall")
         recall = json.loads(noted)["recall"] if noted else None
-    return Found(_hits(rows), column, "cosine", len(store), not through, recall, seconds)
+    return Found(hits_of(rows), column, "cosine", len(store), not through, recall, seconds)
 
 
 def _by_metric(store: Store, fingerprint: Fingerprint, where: str | None, how: Asked) -> Found:
@@ -297,7 +297,7 @@ def _by_metric(store: Store, fingerprint: Fingerprint, where: str | None, how: A
     best_first = sorted(rows, key=lambda row: row["similarity"], reverse=how.metric not in DISTANCES)
     seconds = time.perf_counter() - began
     return Found(
-        _hits(best_first[: how.limit]),
+        hits_of(best_first[: how.limit]),
         "fingerprint",
         how.metric,
         len(store),
@@ -320,7 +320,8 @@ def _shown(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _hits(rows: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
+def hits_of(rows: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
+    """Number rows of the table, best first, as hits."""
     names = ("key", "model", "base", "architecture", "parameters", "licence")
     return tuple(
         Hit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -215,9 +216,11 @@ class Store:
         except (RuntimeError, OSError, ValueError) as problem:
             text = _sentence(problem)
             if "No field named" in text or "sql" in text.lower() or "expr" in text.lower():
+                reason = (*re.findall(r"No field named [^.]+", text), "it is no SQL")[0]
+                columns = ", ".join(SHOWN)
                 raise StoreError(
-                    f"The condition cannot be understood ({text}); write one on the columns {', '.join(SHOWN)}, such "
-                    "as \"architecture = 'llama' AND parameters < 2000000\"."
+                    f"The condition cannot be understood ({reason}); write one on the columns {columns}, "
+                    "such as \"architecture = 'llama' AND parameters < 2000000\"."
                 ) from problem
             raise StoreError(
                 f"The store {self.place} cannot be read ({text}); run `umaf index verify` on it."
