@@ -260,11 +260,9 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[int, int, Mapping[str, Any]], N
         bar = progress.add_task("train", total=None)
 
         def said(step: int, steps: int, row: Mapping[str, Any]) -> None:
-            score = row.get("score")
-            text = None if score is None else f"validation {score:.3f}"
-            progress.update(
-                bar, completed=step, total=steps, **({} if text is None else {"description": text})
-            )
+            if "score" in row:
+                progress.update(bar, description=f"validation {row['score']:.3f}")
+            progress.update(bar, completed=step, total=steps)
 
         yield said
 
