@@ -139,20 +139,21 @@ def _means(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def _mixture(points: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """Fit a mixture with one width per cluster from a partition; give its assignment and its criterion."""
+    """Fit a mixture whose clusters share one shape, from a partition; give its assignment and its criterion."""
     from sklearn.mixture import GaussianMixture
 
     means = np.stack([points[labels == one].mean(0) for one in range(count)])
     weights = np.bincount(labels, minlength=count) / len(labels)
-    overall = float(points.var(0).mean())
-    floor = 1e-4 * overall + 1e-12
-    widths = np.array([points[labels == one].var(0).mean() + floor for one in range(count)])
+    apart = points - means[labels]
+    # One shape for all clusters: with a width of its own, a cluster of two points would explain anything.
+    floor = 1e-3 * float(points.var(0).mean()) + 1e-12
+    within = apart.T @ apart / len(points) + floor * np.eye(points.shape[1])
     model = GaussianMixture(
         count,
-        covariance_type="spherical",
+        covariance_type="tied",
         means_init=means,
         weights_init=weights,
-        precisions_init=1 / widths,
+        precisions_init=np.linalg.inv(within),
         reg_covar=floor,
         max_iter=200,
         random_state=0,
