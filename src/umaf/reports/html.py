@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import count
@@ -65,6 +66,7 @@ def write_report(path: str | Path, *, title: str, lead: str, sections: Sequence[
         kind=lambda block: type(block).__name__,
         cell=cell,
         ruler=ruler,
+        wordy=wordy,
         facts=facts,
         pretty=lambda data: json.dumps(data, indent=2, ensure_ascii=False),
         # matplotlib escapes the text it draws; see inline_svg.
@@ -96,12 +98,30 @@ def cell(value: Cell) -> tuple[str, str]:
     if isinstance(value, bool | int):
         return f"{value:,}".replace(",", "\u202f"), ""
     if isinstance(value, float):
-        return (f"{value:.2f}" if math.isfinite(value) else "–"), ""
+        return (_two(value) if math.isfinite(value) else "–"), ""
     middle, low, high = number(value.value), number(value.low), number(value.high)
     if not math.isfinite(middle):
         return "–", ""
-    interval = f"{low:.2f} to {high:.2f}" if math.isfinite(low) and math.isfinite(high) else ""
-    return f"{middle:.2f}", interval
+    interval = f"{_two(low)} to {_two(high)}" if math.isfinite(low) and math.isfinite(high) else ""
+    return _two(middle), interval
+
+
+def _two(value: float) -> str:
+    """Write a number with two digits; nothing is "-0.00"."""
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+def wordy(table: Table, column: int) -> bool:
+    """Say whether a column holds words, which stand on the left, rather than numbers, some of them written out.
+
+    Example:
+        >>> table = Table("", ["a", "b", "c"], [["x", "up", "1.5e-3"], ["y", None, "+0.20 *"]])
+        >>> wordy(table, 1), wordy(table, 2)
+        (True, False)
+    """
+    texts = [row[column] for row in table.rows if isinstance(row[column], str) and row[column]]
+    return any(not re.fullmatch(r"[+\-−]?[\d.,]+(e[+-]?\d+)?\s*[%s*]?", str(text)) for text in texts)
 
 
 def ruler(value: Cell) -> tuple[float, float, float] | None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from umaf.errors import ConfigError
 from umaf.reports.bars import Measured, number
-from umaf.reports.theme import BLUE, GREY, INK, MUTED, blank, headline, short, theme
+from umaf.reports.theme import BLUE, GREY, SURFACE, blank, headline, short, theme
 
 _LOG = 20.0
 """Costs that lie further apart than this are drawn on a logarithmic axis."""
@@ -51,7 +52,7 @@ def front(offers: Mapping[str, Offer]) -> list[str]:
 
 
 def pareto_front(offers: Mapping[str, Offer], *, title: str, cost: str, score: str) -> Figure:
-    """Draw every offer by cost and score, with intervals; those that nothing beats are joined and named.
+    """Draw every offer by cost and score, with intervals; those that nothing beats are joined and numbered.
 
     Args:
         offers: by name.
@@ -74,48 +75,53 @@ def pareto_front(offers: Mapping[str, Offer], *, title: str, cost: str, score: s
     if not best:
         raise ConfigError("A front was asked for, but nothing has both a cost and a score; measure both.")
     with theme():
-        figure = blank(3.6)
+        figure = blank(3.4 + 0.24 * -(-len(best) // 2))
         axes = figure.subplots()
         costs = [one.cost for one in offers.values() if math.isfinite(one.cost)]
         if min(costs) > 0 and max(costs) / min(costs) > _LOG:
             axes.set_xscale("log")
-        for name, offer in offers.items():
-            _point(axes, offer, chosen=name in best)
+        for name in (one for one in offers if one not in best):
+            _point(axes, offers[name])
         line = [(offers[name].cost, number(offers[name].score.value)) for name in best]
-        axes.step(*zip(*line, strict=True), where="post", color=BLUE, linewidth=1.4, zorder=1)
-        _names(axes, offers, best)
-        axes.margins(0.16, 0.14)
+        axes.step(*zip(*line, strict=True), where="post", color=BLUE, linewidth=1.4, zorder=3)
+        for place, name in enumerate(best, start=1):
+            _point(axes, offers[name], place=place)
+        axes.margins(0.08, 0.1)
+        _apart(axes)
         axes.grid()
         axes.set_xlabel(cost)
         axes.set_ylabel(score)
+        names = [f"{place}  {short(name, most=24)}" for place, name in enumerate(best, start=1)]
+        empty = [Line2D([], [], linestyle="none") for _ in best]
+        figure.legend(empty, names, loc="outside lower left", ncols=2, handlelength=0, handletextpad=0.6)
         headline(figure, title)
     return figure
 
 
-def _point(axes: Axes, offer: Offer, *, chosen: bool) -> None:
+def _point(axes: Axes, offer: Offer, *, place: int | None = None) -> None:
+    """Draw one offer; those of the front carry their number."""
     value, low, high = number(offer.score.value), number(offer.score.low), number(offer.score.high)
-    if not math.isfinite(value):
+    if not math.isfinite(value) or not math.isfinite(offer.cost):
         return
-    colour = BLUE if chosen else GREY
+    colour = GREY if place is None else BLUE
+    layer = 2 if place is None else 4
     if math.isfinite(low) and math.isfinite(high):
-        axes.plot([offer.cost] * 2, [low, high], color=INK if chosen else colour, linewidth=1.1, zorder=2)
+        axes.plot([offer.cost] * 2, [low, high], color=colour, linewidth=1.2, alpha=0.7, zorder=layer)
+    size = 6 if place is None else 12
     axes.plot(
-        offer.cost, value, marker="o", markersize=8 if chosen else 6, color=colour, linestyle="none", zorder=3
-    )
+        offer.cost, value, marker="o", markersize=size, color=colour, markeredgecolor=SURFACE,
+        markeredgewidth=0.8, linestyle="none", zorder=layer,
+    )  # fmt: skip
+    if place is not None:
+        axes.text(
+            offer.cost, value, str(place), ha="center", va="center_baseline", fontsize=7.5,
+            fontweight="bold", color="#fefefe", zorder=layer + 1,
+        )  # fmt: skip
 
 
-def _names(axes: Axes, offers: Mapping[str, Offer], best: list[str]) -> None:
-    """Write the names of the front's points, above and below in turn so that neighbours keep apart."""
-    for place, name in enumerate(best):
-        above = place % 2 == 0
-        last = place == len(best) - 1 and len(best) > 1
-        axes.annotate(
-            short(name, most=22),
-            (offers[name].cost, number(offers[name].score.value)),
-            xytext=(-6 if last else 6, 9 if above else -9),
-            textcoords="offset points",
-            ha="right" if last else "left",
-            va="bottom" if above else "top",
-            fontsize=9.5,
-            color=INK if place < 8 else MUTED,
-        )
+def _apart(axes: Axes) -> None:
+    """Keep the axis of scores from making much of little: it spans at least a tenth."""
+    low, high = axes.get_ylim()
+    if high - low < 0.1:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - 0.05, middle + 0.05)

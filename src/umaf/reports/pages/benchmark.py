@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umaf.errors import ConfigError
@@ -77,10 +77,10 @@ def _figures(data: Mapping[str, Any], found: Found) -> Section:
 def _pictures(figures: Mapping[str, Figure]) -> Iterator[Picture]:
     """One drawing for each family of names that are measured alike."""
     families: dict[str, dict[str, Figure]] = {}
-    for name, one in figures.items():
-        if math.isfinite(number(one.value)):
-            family, _, rest = name.partition(".")
-            families.setdefault(family, {})[rest or family] = one
+    shown = {name: one for name, one in figures.items() if math.isfinite(number(one.value))}
+    for name, one in shown.items():
+        family, rest = _family(name, shown)
+        families.setdefault(family, {})[rest] = one
     for family, members in families.items():
         aims = [aim[1] for one in members.values() if (aim := aim_of(one.aim))]
         sizes = [abs(number(one.value)) for one in members.values()] + [abs(aim) for aim in aims]
@@ -97,6 +97,24 @@ def _pictures(figures: Mapping[str, Figure]) -> Iterator[Picture]:
                 alt=f"Values and intervals of {', '.join(part)}.",
                 name=f"figures-{family}{start or ''}",
             )
+
+
+def _family(name: str, names: Iterable[str]) -> tuple[str, str]:
+    """Part a name into its family and the rest: by its first word, and by its last where many end so (a model's name).
+
+    Example:
+        >>> names = [f"average.{method}.{base}" for method in "abcdefg" for base in ("one", "two")]
+        >>> _family("average.a.one", names), _family("recovery.solve", ["recovery.solve"])
+        (('average, one', 'a'), ('recovery', 'solve'))
+    """
+    first, *rest = name.split(".")
+    if not rest:
+        return first, first
+    alike = [other.split(".") for other in names if other.startswith(f"{first}.")]
+    ends = {each[-1] for each in alike}
+    if len(rest) > 1 and 2 <= len(ends) <= 4 and len(alike) >= 6 * len(ends):
+        return f"{first}, {rest[-1]}", ".".join(rest[:-1])
+    return first, ".".join(rest)
 
 
 def _fronts(numbers: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Offer]]]:

@@ -86,8 +86,7 @@ def sections_of(found: Sequence[Found]) -> list[Section]:
     Returns:
         Sections in the order of the records, fingerprints after them, unknown files last.
     """
-    # A folder's adapter or merge card beside its record is the same thing told twice over; the record goes first.
-    singles = [one for one in found if one.kind in PAGES]
+    singles = [one for one in _once(found) if one.kind in PAGES]
     prints = [one for one in found if one.kind == "fingerprint"]
     sections: list[Section] = []
     told: set[Path] = set()
@@ -108,6 +107,12 @@ def sections_of(found: Sequence[Found]) -> list[Section]:
         known = f"Known are {', '.join(WORDS.values())}."
         sections.append(Section("Not understood", [*texts, Paragraph(known)]))
     return sections
+
+
+def _once(found: Sequence[Found]) -> list[Found]:
+    """Leave out a record's figures where the same ones are there as a summary."""
+    dated = [one.data["numbers"].get("figures") for one in found if one.kind == "measured"]
+    return [one for one in found if one.kind != "summary" or dict(one.data) not in dated]
 
 
 def _title(found: Sequence[Found]) -> str:
