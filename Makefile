@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light bench-merge bench-speed bench-adapt clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-sentiment bench-merge bench-speed bench-adapt clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -34,6 +34,9 @@ zoo: $(STAMP)
 bench-first-light: $(STAMP)
 	$(BIN)/python -m benchmarks.first_light
 
+bench-sentiment: $(STAMP)
+	$(BIN)/python -m benchmarks.sentiment_generation
+
 bench-merge: $(STAMP)
 	$(BIN)/python -m benchmarks.merge
 
@@ -42,6 +45,11 @@ bench-speed: $(STAMP)
 
 bench-adapt: $(STAMP)
 	$(BIN)/python -m benchmarks.adapt
+	$(BIN)/python -m benchmarks.adapt_unseen
+	$(BIN)/python -m benchmarks.adapt_speed
+	$(BIN)/python -m benchmarks.adapt_across
+	$(BIN)/python -m benchmarks.adapt_vision
+	$(BIN)/python -m benchmarks.adapt --only-summary
 
 clean:
 	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis
