@@ -274,11 +274,9 @@ def _nearest(store: Store, vector: Tensor, column: str, where: str | None, how: 
     through = column == "fingerprint" and store.approximate(column)
     rows = store.nearest(vector, column=column, where=where, limit=how.limit, exact=not through)
     seconds = time.perf_counter() - began
-    recall = 1.0
-    if through:
-        noted = store.noted("recall")
-        recall = json.loads(noted)["recall"] if noted else None
-    return Found(hits_of(rows), column, "cosine", len(store), not through, recall, seconds)
+    outline = store.outline()
+    recall = outline.recall if through else 1.0
+    return Found(hits_of(rows), column, "cosine", outline.count, not through, recall, seconds)
 
 
 def _by_metric(store: Store, fingerprint: Fingerprint, where: str | None, how: Asked) -> Found:

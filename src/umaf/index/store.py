@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +26,26 @@ TABLE, ABOUT = "fingerprints", "about"
 # From this many rows on, search goes through an index of cells (Iceberg: below, brute force is fast enough).
 EXACT = 100_000
 ATTEMPTS = 30
+# Seconds that an outline is good for.
+FRESH = 1.0
 # A table of many small pieces is slow to read.
 PIECES = 64
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a search has to know of a store.
+
+    Attributes:
+        count: entries.
+        cells: columns that have an index of cells.
+        recall: what was measured when the cells were made.
+    """
+
+    count: int
+    cells: frozenset[str]
+    recall: float | None
 
 
 class Store:
@@ -42,10 +61,20 @@ class Store:
         self.space = space
         self._table = table
         self._about = about
+        self._known, self._asked = Outline(0, frozenset(), None), -FRESH - 1.0
 
     def __len__(self) -> int:
         """Count the entries."""
         return self._read(lambda: self._table.count_rows())
+
+    def outline(self) -> Outline:
+        """Say what a search has to know of the store: at most a second old, because asking costs as much as searching."""
+        if time.monotonic() - self._asked > FRESH:
+            cells = {column for one in self._read(self._table.list_indices) for column in one.columns}
+            noted = self.noted("recall") if cells else None
+            self._known = Outline(len(self), frozenset(cells), json.loads(noted)["recall"] if noted else None)
+            self._asked = time.monotonic()
+        return self._known
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Add entries, in one commit; one whose key is there already is replaced.
@@ -162,7 +191,7 @@ class Store:
 
     def approximate(self, column: str = "fingerprint") -> bool:
         """Say whether searches go through an index of cells."""
-        return any(column in one.columns for one in self._read(lambda: list(self._table.list_indices())))
+        return column in self.outline().cells
 
     def note(self, name: str, text: str) -> None:
         """Keep a short text beside the entries."""
@@ -201,6 +230,7 @@ class Store:
             try:
                 with _turn(self.place):
                     write()
+                self._asked = -FRESH - 1.0
                 return
             except (RuntimeError, OSError, ValueError) as problem:
                 if attempt + 1 == ATTEMPTS or not _lost_a_race(problem):
