@@ -22,8 +22,8 @@ import torch
 from umaf.activations import ANCHORS_HASH, DEPTHS
 from umaf.extraction import FingerprintCard
 from umaf.index.entry import Entry, key_of
+from umaf.index.opening import make_store, open_store
 from umaf.index.space import Space
-from umaf.index.store import make_store, open_store
 from umaf.index.verify import verify
 
 WRITERS = 3

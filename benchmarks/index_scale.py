@@ -26,8 +26,9 @@ from benchmarks.index_kills import entry, space
 from umaf.extraction.fingerprint import WIDTH, Fingerprint
 from umaf.files import hash_texts, write_json
 from umaf.index.entry import key_of, row_of, schema
+from umaf.index.opening import make_store
 from umaf.index.search import arrange, by_fingerprint
-from umaf.index.store import Store, make_store
+from umaf.index.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "out" / "index"

@@ -9,6 +9,7 @@ from umaf.index.collect import Candidate, collect
 from umaf.index.entry import Entry
 from umaf.index.lineage import Hint, Pair, likely_bases, near_duplicates
 from umaf.index.logme import logme
+from umaf.index.opening import make_store, open_store
 from umaf.index.query import Query, query_vector, read_query
 from umaf.index.search import (
     Asked,
@@ -22,7 +23,7 @@ from umaf.index.search import (
     stored,
 )
 from umaf.index.space import Space, default_probes, make_space
-from umaf.index.store import EXACT, Store, make_store, open_store
+from umaf.index.store import EXACT, Store
 from umaf.index.verify import Verified, export, verify
 
 __all__ = [

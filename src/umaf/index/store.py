@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from umaf.errors import ConfigError, StoreError
+from umaf.errors import StoreError
+from umaf.index.commits import lost_a_race, said, turn
 from umaf.index.entry import SHOWN, Entry, entry_of, row_of, schema
-from umaf.index.space import Space, pack, same_space, unpack
+from umaf.index.space import Space
 
-TABLE, ABOUT = "fingerprints", "about"
 # From this many rows on, search goes through an index of cells (Iceberg: below, brute force is fast enough).
 EXACT = 100_000
 ATTEMPTS = 30
@@ -49,7 +45,7 @@ class Outline:
 
 
 class Store:
-    """An opened store. Open one with `open_store`, make one with `make_store`.
+    """An opened store. See `umaf.index.opening` for how one is opened or made.
 
     Writes are commits of Lance: a reader sees all of a write or nothing, and a process that is killed leaves the
     version before. Writers on one machine take turns by a lock file, which the system frees when its holder dies;
@@ -68,7 +64,7 @@ class Store:
         return self._read(lambda: self._table.count_rows())
 
     def outline(self) -> Outline:
-        """Say what a search has to know of the store: at most a second old, because asking costs as much as searching."""
+        """Say what a search has to know: at most a second old, because asking costs as much as searching."""
         if time.monotonic() - self._asked > FRESH:
             cells = {column for one in self._read(self._table.list_indices) for column in one.columns}
             noted = self.noted("recall") if cells else None
@@ -228,14 +224,14 @@ class Store:
         """Write under the lock, and again where another commit came first."""
         for attempt in range(ATTEMPTS):
             try:
-                with _turn(self.place):
+                with turn(self.place):
                     write()
                 self._asked = -FRESH - 1.0
                 return
             except (RuntimeError, OSError, ValueError) as problem:
-                if attempt + 1 == ATTEMPTS or not _lost_a_race(problem):
+                if attempt + 1 == ATTEMPTS or not lost_a_race(problem):
                     raise StoreError(
-                        f"The store {self.place} cannot be written ({_sentence(problem)}); check the address and "
+                        f"The store {self.place} cannot be written ({said(problem)}); check the address and "
                         "your rights there, and run the command again."
                     ) from problem
             time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
@@ -244,7 +240,7 @@ class Store:
         try:
             return read()
         except (RuntimeError, OSError, ValueError) as problem:
-            text = _sentence(problem)
+            text = said(problem)
             if "No field named" in text or "sql" in text.lower() or "expr" in text.lower():
                 reason = (*re.findall(r"No field named [^.]+", text), "it is no SQL")[0]
                 columns = ", ".join(SHOWN)
@@ -259,52 +255,6 @@ class Store:
 
 # Cells looked into per query, and how many times more candidates are compared in full.
 PROBED, REFINED = 12, 2
-
-
-def make_store(place: str | Path, space: Space) -> Store:
-    """Open a store, made now where there is none.
-
-    Args:
-        place: a folder, or an address such as s3://bucket/store.
-        space: the settings its fingerprints share.
-
-    Raises:
-        StoreError: there is one whose fingerprints were made otherwise; the message says what differs.
-        ConfigError: lancedb is not installed.
-    """
-    address = str(place)
-    database = _connect(address)
-    with _turn(address, make=True):
-        # The space comes first: a table without it would hold numbers that nobody can interpret.
-        about = _table(database, ABOUT) or _make_about(database, space)
-        if _table(database, TABLE) is None:
-            _made(database, TABLE, schema())
-    store = _opened(address, database, about)
-    same_space(space, store.space)
-    return store
-
-
-def open_store(place: str | Path) -> Store:
-    """Open a store.
-
-    Raises:
-        StoreError: there is none.
-        ConfigError: lancedb is not installed.
-
-    Example:
-        >>> open_store("no/store/here")
-        Traceback (most recent call last):
-        ...
-        umaf.errors.StoreError: There is no store at no/store/here; make one with `umaf index build`.
-    """
-    address = str(place)
-    if "://" not in address and not Path(address).is_dir():
-        raise StoreError(f"There is no store at {address}; make one with `umaf index build`.")
-    database = _connect(address)
-    about = _table(database, ABOUT)
-    if about is None or _table(database, TABLE) is None:
-        raise StoreError(f"There is no store at {address}; make one with `umaf index build`.")
-    return _opened(address, database, about)
 
 
 def both(first: str | None, second: str | None) -> str | None:
@@ -326,89 +276,3 @@ def quoted(text: str) -> str:
         "'it''s'"
     """
     return "'" + text.replace("'", "''") + "'"
-
-
-def _connect(address: str) -> Any:
-    try:
-        import lancedb
-    except ImportError as problem:
-        raise ConfigError(
-            'A store of fingerprints needs lancedb, which is not installed; run `pip install "umaf[index]"`.'
-        ) from problem
-    try:
-        # 0 seconds: every read sees what other processes committed.
-        return lancedb.connect(address, read_consistency_interval=timedelta(0))
-    except (RuntimeError, OSError, ValueError) as problem:
-        raise StoreError(f"The store {address} cannot be opened ({_sentence(problem)}).") from problem
-
-
-def _opened(address: str, database: Any, about: Any) -> Store:
-    found = about.search().where("name = 'space'").limit(1).to_list()
-    if not found:
-        raise StoreError(f"The store {address} does not say how its fingerprints were made; build it again.")
-    return Store(address, _table(database, TABLE), about, unpack(found[0]["text"], address))
-
-
-def _table(database: Any, name: str) -> Any:
-    try:
-        return database.open_table(name)
-    except (ValueError, RuntimeError, OSError) as problem:
-        if "not found" in str(problem).lower():
-            return None
-        raise StoreError(
-            f"The table {name} of the store cannot be opened ({_sentence(problem)}); copy the store again."
-        ) from problem
-
-
-def _make_about(database: Any, space: Space) -> Any:
-    import pyarrow as pa
-
-    # Created with its row, in one commit, so that a killed process leaves no table without a space.
-    return _made(database, ABOUT, pa.table({"name": ["space"], "text": [pack(space)]}))
-
-
-def _made(database: Any, name: str, content: Any) -> Any:
-    import pyarrow as pa
-
-    try:
-        if isinstance(content, pa.Schema):
-            return database.create_table(name, schema=content)
-        return database.create_table(name, data=content)
-    except (ValueError, RuntimeError, OSError) as problem:
-        # Another process can have made it meanwhile, where no lock file can be.
-        made = _table(database, name)
-        if made is None:
-            raise StoreError(f"The store cannot be made ({_sentence(problem)}).") from problem
-        return made
-
-
-@contextmanager
-def _turn(place: str, *, make: bool = False) -> Iterator[None]:
-    """Wait for this process's turn to write; an address elsewhere has no lock, and its commits race."""
-    if "://" in place:
-        with nullcontext():
-            yield
-        return
-    from filelock import FileLock
-
-    logging.getLogger("filelock").setLevel(logging.WARNING)
-    folder = Path(place)
-    try:
-        if make:
-            folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder / ".lock")):
-            yield
-    except PermissionError as problem:
-        raise StoreError(
-            f"The store {place} cannot be written ({problem.strerror}); name a place you may write to."
-        ) from problem
-
-
-def _lost_a_race(problem: Exception) -> bool:
-    text = str(problem).lower()
-    return any(word in text for word in ("conflict", "concurrent", "retry", "too many"))
-
-
-def _sentence(problem: Exception) -> str:
-    first = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-    return first.split(", /")[0].strip().rstrip(".")[:200]
