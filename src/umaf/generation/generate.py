@@ -104,6 +104,8 @@ def generate(
             for goal, cut in shortened
             if cut
         ]
+    if target.family.experts:
+        notes.append({"note": f"the stacked experts of {target.name} stay as they are; its attention is adapted"})
     for goal in goals:
         _check_answers(target, goal, truncate)
     try:

@@ -165,3 +165,17 @@ def test_a_cut_text_fits_exactly(pico):
     assert cut == 1 and short.texts[1] == "the music" and goal.texts[0].startswith(short.texts[0])
     batch = encode(target, short.texts, CUE, max_length=target.window - 2)
     assert int(batch.mask.sum(1).max()) >= target.window - 6
+
+
+@pytest.mark.parametrize(("route", "options"), [("solve", {"iterations": 1}), ("distill", {"steps": 1})])
+def test_stacked_experts_stay_as_they_are_and_that_is_said(pico, route, options):
+    target = open_model(pico("mixtral"))
+    goal = label_goal(PROBES, CUE, LABELS, torch.zeros(len(PROBES), len(LABELS)))
+    made = generate(target, [goal], route=route, rank=2, options=options)
+    assert set(made.factors) == set(lora_modules(target)) < set(lora_modules(target, experts=True))
+    assert all(".self_attn." in name for name in made.factors)
+    assert [row["note"] for row in made.history if "note" in row] == [
+        f"the stacked experts of {target.name} stay as they are; its attention is adapted"
+    ]
+    plain = generate(open_model(pico("gpt2")), [goal], route=route, rank=2, options=options)
+    assert not [row for row in plain.history if "note" in row]
