@@ -9,7 +9,8 @@ dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one
 - the best single expert is chosen on the same 10 shots as the mixture it is compared with (and, as a second
   comparison with more information, on 100 validation texts); nothing is ever chosen on test;
 - the classifier is trained, and the probe fitted, on texts of the train tasks alone;
-- the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600).
+- the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600), and
+  multiplies in bfloat16, as the experts' training did; test texts are answered in float32.
 
 Figures are differences in the share of right answers on the same test texts, mean over tasks and seeds, with intervals
 that draw seeds, tasks and texts.
@@ -105,7 +106,14 @@ def dispatcher_of(by: str, seed: int) -> Dispatcher:
     folder = place() / "classifiers" / str(seed)
     if not folder.exists():
         settings = TrainSettings(
-            objective="next_token", reward="label", steps=60, rate=0.03, patience=0, seed=seed, validation=60
+            objective="next_token",
+            reward="label",
+            steps=60,
+            rate=0.03,
+            patience=0,
+            seed=seed,
+            validation=60,
+            bfloat16=True,
         )
         train_classifier(shelf, named_texts(seed), folder, settings=settings)
     return make_dispatcher("classifier", shelf, Material(classifier=load_expert(folder)))
@@ -150,7 +158,8 @@ class Cell:
 
     def best_on(self, examples) -> str:
         """Choose the single expert that does best on examples; ties by likelihood."""
-        found = fitness_on(self.shelf, self.material(examples), torch.eye(len(self.shelf.names)))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = fitness_on(self.shelf, self.material(examples), torch.eye(len(self.shelf.names)))
         pairs = list(zip(found.accuracy.tolist(), found.likelihood.tolist(), strict=True))
         return self.shelf.names[max(range(len(pairs)), key=lambda at: pairs[at])]
 
@@ -189,7 +198,8 @@ class Cell:
 
     def _mixed(self, name: str, material: Material, found: dict) -> None:
         begun = time.perf_counter()
-        weights, search = mix_by_shots(self.shelf, material)
+        with torch.autocast("cpu", torch.bfloat16):
+            weights, search = mix_by_shots(self.shelf, material)
         found["seconds"][f"{name}.first"] = time.perf_counter() - begun
         rows = weights.unsqueeze(0).expand(len(self.test), *weights.shape)
         decision = Decision(self.shelf.names, rows.clone(), ("",) * len(self.test))
