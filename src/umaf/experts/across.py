@@ -2,7 +2,8 @@
 
 - `aligned`: by what the expert does. On shared texts without labels, the source's hidden states move when the expert
   is attached; that shift, carried into the target's space by a ridge map between the two models' states, is the goal,
-  and the target's z is its least-squares fit. No two singular values have to mean the same thing, so widths, depths,
+  and the target's z is its least-squares fit. Where both models write text, the shift of the logits of tokens that
+  both vocabularies have is met too. No two singular values have to mean the same thing, so widths, depths,
   architectures and tokenizers may differ.
 - `in_order`: by number, as the paper does it (Sun et al., 2025, section 4.4): the i-th largest singular value of one
   model is taken for the i-th of the other.
@@ -44,7 +45,8 @@ class Fit:
         batch_size: texts per step.
         strength: of the ridge map between the models' states, as in :func:`umaf.tensors.ridge`.
         decay: weight of the mean square of the parameters, which keeps unneeded directions at 1.
-        answers: share of the loss taken at the place where an answer is read; the rest is at all tokens.
+        answers: share of a layer's loss taken at the place where an answer is read; the rest is at all tokens.
+        outputs: share of the loss taken at the next-token logits there, where both models have some.
         seed: of the order of texts.
     """
 
@@ -54,6 +56,7 @@ class Fit:
     strength: float = 1e-3
     decay: float = 1e-3
     answers: float = 0.9
+    outputs: float = 0.5
     seed: int = 0
 
 
@@ -96,7 +99,9 @@ def aligned(
             f'Expert "{expert.name}" was to be carried to "{target.name}", but on these {len(texts)} texts it changes '
             "nothing; give texts of the task it was trained on."
         )
-    z, missing = _least_squares(_Problem(target, factored[1], goals, here, fit))
+    ids = _shared_tokens(source, target)
+    outputs = None if ids is None else _output_goal(expert, models, (there, here), (factored[0], ids))
+    z, missing = _least_squares(_Problem(target, factored[1], goals, here, fit, outputs))
     settings = {"way": "aligned", "texts": len(texts), "cue": cue, "fit": asdict(fit)}
     return _made(expert, target, z, settings, {"missing": missing})
 
@@ -213,6 +218,65 @@ def _goals(
     return goals
 
 
+@dataclass(frozen=True)
+class _Outputs:
+    """Wanted logits where answers are read.
+
+    Attributes:
+        ids: of the target's tokens that the source's vocabulary has too.
+        logits: of these, ``[text, token]``, less their mean.
+        moved: mean square of the shift that leads there.
+    """
+
+    ids: Tensor
+    logits: Tensor
+    moved: float
+
+
+def _shared_tokens(source: Model, target: Model) -> tuple[Tensor, Tensor] | None:
+    """Tokens that both vocabularies have, as ids of each; None where a model has no next-token logits."""
+    if any(model.head != "lm" or model.kind != "decoder" for model in (source, target)):
+        return None
+    own, theirs = (
+        {token.replace("▁", "Ġ"): at for token, at in model.tokenizer.get_vocab().items()}
+        for model in (target, source)
+    )
+    both = sorted(own.keys() & theirs.keys())
+    return (
+        (torch.tensor([theirs[t] for t in both]), torch.tensor([own[t] for t in both]))
+        if len(both) > 1
+        else None
+    )
+
+
+def _output_goal(
+    expert: Expert, models: tuple[Model, Model], places: tuple[Places, Places], given: tuple[Factors, tuple]
+) -> _Outputs:
+    """Add the source's shift of the shared tokens' logits to the target's; no map is needed between tokens."""
+    (source, target), (there, here), (factored, (theirs, own)) = models, places, given
+    with torch.no_grad():
+        before = _logits(source, there, theirs)
+        with attached(source, factored, expert.z):
+            shift = _logits(source, there, theirs) - before
+        return _Outputs(own, _logits(target, here, own) + shift, float(shift.square().sum(1).mean()))
+
+
+def _logits(model: Model, places: Places, ids: Tensor) -> Tensor:
+    """Logits of some tokens where answers are read, less their mean, ``[text, token]`` on the CPU."""
+    found = []
+    for start in range(0, len(places.batch), 64):
+        batch = places.batch.take(range(start, min(start + 64, len(places.batch))))
+        hidden = bare(model.net).base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        found.append(_of_tokens(model, hidden, batch.last, ids).cpu())
+    return torch.cat(found)
+
+
+def _of_tokens(model: Model, hidden: Tensor, last: Tensor, ids: Tensor) -> Tensor:
+    head = bare(model.net).get_output_embeddings()
+    logits = head(hidden[torch.arange(len(hidden)), last.to(hidden.device)]).float()[:, ids.to(hidden.device)]
+    return logits - logits.mean(1, keepdim=True)
+
+
 def _answers(here: Places) -> Tensor:
     """Which rows are where an answer is read."""
     return here.token == here.batch.last.cpu()[here.text]
@@ -227,6 +291,7 @@ class _Problem:
     goals: Mapping[str, _Goal]
     here: Places
     fit: Fit
+    outputs: _Outputs | None
 
 
 def _least_squares(problem: _Problem) -> tuple[dict[str, Tensor], list[float | None]]:
@@ -265,7 +330,7 @@ def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tenso
     net = bare(target.net)
     body = net.get_encoder() if target.kind == "encoder-decoder" else net.base_model
     with attached(target, problem.factored, z, form="whole"), watched(target, list(problem.goals)) as seen:
-        body(input_ids=batch.ids, attention_mask=batch.mask)
+        found = body(input_ids=batch.ids, attention_mask=batch.mask)
     parts = []
     for name, goal in problem.goals.items():
         states = seen[name][1]
@@ -276,7 +341,12 @@ def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tenso
             spots = gap[answers.to(gap.device)].mean() / max(goal.moved[1], 1e-12)
             part = (1 - share) * part + share * spots
         parts.append(part)
-    return torch.stack(parts).mean()
+    layers, outputs = torch.stack(parts).mean(), problem.outputs
+    if outputs is None or outputs.moved == 0:
+        return layers
+    logits = _of_tokens(target, found.last_hidden_state, batch.last, outputs.ids)
+    gap = (logits - outputs.logits[texts].to(logits.device)).square().sum(1).mean() / outputs.moved
+    return (1 - problem.fit.outputs) * layers + problem.fit.outputs * gap
 
 
 def _layers(model: Model) -> list[str]:
