@@ -24,7 +24,18 @@ class Digest:
         self._hash = hashlib.sha256(header)
         self._places = places
         self._next = 0
+        self._position = len(header)
         self._lock = threading.Lock()
+
+    def heed(self, start: int, data: memoryview) -> None:
+        """Hash bytes that are being written, if all before them is hashed; others are read back when they are whole."""
+        if start == self._position and self._lock.acquire(blocking=False):
+            try:
+                if start == self._position:
+                    self._hash.update(data)
+                    self._position += data.nbytes
+            finally:
+                self._lock.release()
 
     def advance(self, pages: Pages, whole: Container[str]) -> None:
         """Hash on as far as tensors are whole; where another thread is at it, leave it to that one."""
@@ -47,9 +58,10 @@ class Digest:
             while self._next < len(self._places) and self._places[self._next][0] in whole:
                 place = self._places[self._next][1]
                 end = place.start + place.size
-                for start in range(place.start, end, _BLOCK):
+                for start in range(max(place.start, self._position), end, _BLOCK):
                     stop = min(start + _BLOCK, end)
                     with view[start:stop] as block:
                         self._hash.update(block)
                     pages.release(start, stop - start)
+                self._position = max(self._position, end)
                 self._next += 1

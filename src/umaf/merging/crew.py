@@ -104,6 +104,11 @@ class _Bound(Sequence[Work]):
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def entries(self) -> int:
+        """Entries of all the jobs' results."""
+        return sum(math.prod(job.shape) for job in self._jobs)
+
     def __getitem__(self, place: Any) -> Any:
         return bind(self._plan, self._jobs[place])
 
@@ -133,7 +138,7 @@ class Crew:
 
     def __init__(self, plan: Plan, writer: Writer, measures: Measures, report: Progress) -> None:
         self.plan, self.writer, self.measures, self.report = plan, writer, measures, report
-        self.files = Files(writer.folder, writer.layout)
+        self.files = Files(writer.folder, writer.layout, watch=writer.heed)
         self._lock = threading.Lock()
         self._left: dict[int, int] = {}
         self._rooms = threading.local()

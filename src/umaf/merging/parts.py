@@ -14,7 +14,7 @@ from torch import Tensor
 
 from umaf.errors import ConfigError
 from umaf.merging.contract import Passes, PerModel
-from umaf.tensors.select import kth_largest
+from umaf.tensors.select import Chunks, Sampled, kth_largest
 
 RESOLUTION = 1 << 16
 """Chances are rounded to multiples of 1/65536, the range of the random numbers that are drawn."""
@@ -55,22 +55,39 @@ def kept(density: float, entries: int) -> int:
     return entries if density >= 1 else min(entries, max(1, int(density * entries)))
 
 
-def magnitudes(passes: Passes) -> Callable[[], Iterator[Tensor]]:
+def magnitudes(passes: Passes) -> Chunks:
     """Give the passes over absolute values; every chunk reuses the same memory.
 
     Example:
         >>> list(magnitudes(lambda: iter([("w", torch.tensor([[-1.0, 2.0]]))]))())
         [tensor([[1., 2.]])]
     """
+    room = torch.empty(0)
+
+    def positive(chunk: Tensor) -> Tensor:
+        nonlocal room
+        if room.shape != chunk.shape or room.dtype != chunk.dtype:
+            room = torch.empty_like(chunk)
+        return torch.abs(chunk, out=room)
+
+    return mapped(passes, positive)
+
+
+def mapped(passes: Passes, function: Callable[[Tensor], Tensor]) -> Chunks:
+    """Give passes over what a function makes of each chunk, thin ones too where there are such.
+
+    Example:
+        >>> list(mapped(lambda: iter([("w", torch.ones(1, 2))]), torch.neg)())
+        [tensor([[-1., -1.]])]
+    """
 
     def chunks() -> Iterator[Tensor]:
-        room = None
-        for _, chunk in passes():
-            if room is None or room.shape != chunk.shape:
-                room = torch.empty_like(chunk)
-            yield torch.abs(chunk, out=room)
+        return (function(chunk) for _, chunk in passes())
 
-    return chunks
+    thin = getattr(passes, "thin", None)
+    if thin is None:
+        return chunks
+    return Sampled(chunks, lambda: (function(chunk) for _, chunk in thin()), passes.entries)
 
 
 def thresholds(passes: Passes, counts: Callable[[int], Sequence[int]]) -> Tensor:
@@ -147,7 +164,7 @@ def drop(
         if chance == RESOLUTION:
             target.copy_(row)
             continue
-        masked(row, draw(generator, row.numel()) < chance, target)
+        masked(row, stays(generator, row.numel(), chance), target)
         if rescale == "unbiased":
             target.mul_(RESOLUTION / chance)
         elif rescale == "l1":
@@ -174,6 +191,38 @@ def draw(generator: np.random.Generator, entries: int) -> np.ndarray:
     """
     bits = generator.integers(0, (1 << 64) - 1, size=-(-entries // 4), dtype=np.uint64, endpoint=True)
     return bits.astype("<u8", copy=False).view("<u2")[:entries]
+
+
+def stays(generator: np.random.Generator, entries: int, chance: int) -> np.ndarray:
+    """Draw which entries stay, each with the same chance.
+
+    A number from [0, 65536) is below the chance if its upper eight bits are below the chance's, or equal to them and
+    the lower ones below: only one entry in 256 needs these, and none where the chance's are 0.
+
+    Args:
+        generator: where the chance comes from.
+        entries: how many.
+        chance: in units of 1/65536, below 65536.
+
+    Returns:
+        Flags `[entries]`.
+
+    Example:
+        >>> round(float(stays(fixed_generator(), 100_000, 16_500).mean()), 2)
+        0.25
+    """
+    upper, lower = divmod(chance, 256)
+    drawn = _bytes(generator, entries)
+    found = drawn < upper
+    if lower:
+        close = np.flatnonzero(drawn == upper)
+        found[close] = _bytes(generator, close.size) < lower
+    return found
+
+
+def _bytes(generator: np.random.Generator, entries: int) -> np.ndarray:
+    bits = generator.integers(0, (1 << 64) - 1, size=-(-entries // 8), dtype=np.uint64, endpoint=True)
+    return bits.astype("<u8", copy=False).view(np.uint8)[:entries]
 
 
 def ticks(chance: float) -> int:

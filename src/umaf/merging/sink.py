@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from umaf.checkpoints import Layout, torch_dtype
 from umaf.errors import OutputError
+
+Watch: TypeAlias = Callable[[str, int, memoryview], None]
+"""Told of what is written: tensor, byte of its file, and the bytes."""
 
 
 class Target(Protocol):
@@ -66,11 +71,20 @@ class Place:
         start: byte where the tensor begins.
         dtype: of the tensor.
         path: of the file, for messages.
+        watch: told of every range (its first byte in the file, its bytes) before it is written.
     """
 
-    def __init__(self, file: int, start: int, dtype: torch.dtype, path: Path) -> None:
+    def __init__(
+        self,
+        file: int,
+        start: int,
+        dtype: torch.dtype,
+        *,
+        path: Path,
+        watch: Callable[[int, memoryview], None] | None = None,
+    ) -> None:
         self.dtype = dtype
-        self._file, self._start, self._path = file, start, path
+        self._file, self._start, self._path, self._watch = file, start, path, watch
         self._buffer = torch.empty(0, dtype=dtype)
 
     def take(self, start: int, stop: int) -> Tensor:
@@ -87,6 +101,8 @@ class Place:
         """
         data = self._buffer[: stop - start].view(torch.uint8).numpy().data
         place = self._start + start * self.dtype.itemsize
+        if self._watch is not None:
+            self._watch(place, data)
         try:
             while data.nbytes:
                 written = os.pwrite(self._file, data, place)
@@ -103,10 +119,11 @@ class Files:
     Args:
         folder: the draft.
         layout: where tensors lie in it.
+        watch: told of what is written, before it is.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self._folder, self._layout = folder, layout
+    def __init__(self, folder: Path, layout: Layout, *, watch: Watch | None = None) -> None:
+        self._folder, self._layout, self._watch = folder, layout, watch
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -117,7 +134,8 @@ class Files:
         with self._lock:
             if slot.file not in self._open:
                 self._open[slot.file] = os.open(path, os.O_WRONLY)
-            return Place(self._open[slot.file], slot.start, torch_dtype(slot.dtype), path)
+            watch = None if self._watch is None else partial(self._watch, name)
+            return Place(self._open[slot.file], slot.start, torch_dtype(slot.dtype), path=path, watch=watch)
 
     def __enter__(self) -> Files:
         """Give itself; the files are closed at the end of the block."""

@@ -31,6 +31,9 @@ CHUNK = 65_536
 BATCH = 1 << 22
 """Entries of each model that are handed to a batched method at a time, in whole experts."""
 
+SAMPLE = 1 << 17
+"""Entries of each model that a thin pass reads, about; it only says where to look, and decides no bit."""
+
 _PLAIN = Parts()
 _NARROW = {torch.float16, torch.float8_e4m3fn, torch.float8_e5m2}
 
@@ -145,14 +148,32 @@ def measured(works: Sequence[Work], room: Room) -> Mapping[str, Tensor] | None:
     if method is None or method.measure is None:
         return None
     asked = asked_by(method)
-    options = {name: value for name, value in works[0].options.items() if name in asked}
+    first = works[0]
+    options = {name: value for name, value in first.options.items() if name in asked}
+    return method.measure(_Reading(works, room), models=len(first.rows), **options)
 
-    def passes() -> Iterator[tuple[str, Tensor]]:
-        for work in works:
+
+class _Reading:
+    """The passes over some tensors: whole ones, and one over a thin sample, a piece of every so many chunks."""
+
+    def __init__(self, works: Sequence[Work], room: Room) -> None:
+        self._works, self._room = works, room
+        self.entries: int = getattr(works, "entries", None) or sum(work.numel for work in works)
+
+    def __call__(self) -> Iterator[tuple[str, Tensor]]:
+        for work in self._works:
             for start in range(0, work.numel, CHUNK):
-                yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=room)[0]
+                yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
 
-    return method.measure(passes, models=len(works[0].rows), **options)
+    def thin(self) -> Iterator[tuple[str, Tensor]]:
+        piece = min(CHUNK, max(1024, SAMPLE * CHUNK // max(self.entries, 1)))
+        every = max(1, self.entries * piece // CHUNK // (2 * SAMPLE))
+        number = 0
+        for work in self._works:
+            for start in range(0, work.numel, CHUNK):
+                if number % every == 0:
+                    yield work.name, _load(work, start, min(start + piece, work.numel), room=self._room)[0]
+                number += 1
 
 
 def merge_into(

@@ -1,6 +1,7 @@
 """The k-th largest entry of every row, exactly, without sorting and without holding the rows.
 
-A pass over the data keeps a thin sample of each row, which brackets the answer from both sides. A second pass counts
+A pass over the data keeps a thin sample of each row, which brackets the answer from both sides; rows that can give a
+sample by themselves (`Sampled`) are spared it. A second pass counts
 what lies above the bracket and keeps what lies inside it, about one entry in a hundred; the answer is found among
 those. What the sample could not tell (a bracket that missed, or more equal numbers than fit into memory) costs another
 pass, never a wrong answer: the value that comes back is an entry of the row, and its rank is the one asked for.
@@ -9,6 +10,7 @@ pass, never a wrong answer: the value that comes back is an entry of the row, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +20,32 @@ from umaf.errors import NumericalError
 
 Chunks = Callable[[], Iterator[Tensor]]
 """Each call is one pass over the rows: stacks `[row, chunk]`, chunk by chunk, always in the same order."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Rows that can be sampled without a pass over all of them.
+
+    Attributes:
+        whole: one pass over the rows.
+        thin: one pass over pieces of them, from all over; what they are decides how fast the answer is found, not it.
+        entries: of a row.
+
+    Example:
+        >>> rows = torch.arange(500_000.0)[None]
+        >>> some = Sampled(lambda: iter([rows]), lambda: iter([rows[:, ::10]]), 500_000)
+        >>> kth_largest(some, lambda n: [[2]])
+        tensor([[499998.]])
+    """
+
+    whole: Chunks
+    thin: Chunks
+    entries: int
+
+    def __call__(self) -> Iterator[Tensor]:
+        """Begin a pass over the rows."""
+        return self.whole()
+
 
 _SAMPLE = 1 << 18  # entries per row that the first pass keeps; rows up to this length need no second pass
 _ROOM = 1 << 23  # entries inside a bracket that are kept; beyond, they are counted in bins
@@ -35,7 +63,8 @@ def kth_largest(chunks: Chunks, ranks: Callable[[int], Sequence[Sequence[int]]])
     Args:
         chunks: the rows, as often as asked. A chunk may be overwritten once the next is asked for.
         ranks: gives the wanted ranks of each row, `[row][wanted]`, from the number of entries in a row. It is called
-            once, after the first pass. Rank 0 (or less) gives +inf; ranks beyond n give -inf.
+            after every pass over all the data, and before them, for a guess, after a thin one. Rank 0 (or less) gives
+            +inf; ranks beyond n give -inf.
 
     Returns:
         `[row, wanted]`, in the dtype of the chunks (float32 for 16-bit floats).
@@ -48,20 +77,25 @@ def kth_largest(chunks: Chunks, ranks: Callable[[int], Sequence[Sequence[int]]])
         >>> kth_largest(lambda: iter([rows]), lambda n: [[1, 2, 3, n]])
         tensor([[3., 2., 2., 1.]])
     """
-    entries, stride, samples = _sample(chunks)
-    wanted = ranks(entries)
+    guessed = isinstance(chunks, Sampled) and chunks.entries > _SAMPLE
+    if guessed:
+        _, _, samples = _sample(chunks.thin)
+        entries, stride = chunks.entries, chunks.entries / samples[0].size
+    else:
+        entries, stride, samples = _sample(chunks)
     kind = samples[0].dtype
     found = [
-        [_Bracket(rank, entries, sample, stride) for rank in row]
-        for row, sample in zip(wanted, samples, strict=True)
+        [_Bracket(min(max(rank, 1), entries) if guessed else rank, entries, sample, stride) for rank in row]
+        for row, sample in zip(ranks(entries), samples, strict=True)
     ]
     while any(one.answer is None for row in found for one in row):
         for values in _pieces(chunks):
             for part, row in zip(values, found, strict=True):
                 for one in row:
                     one.look(part)
-        for row in found:
-            for one in row:
+        for row, wanted in zip(found, ranks(entries), strict=True):
+            for one, rank in zip(row, wanted, strict=True):
+                one.aim(rank)
                 one.conclude()
     return torch.from_numpy(np.array([[one.answer for one in row] for row in found], dtype=kind))
 
@@ -112,22 +146,27 @@ def _sample(chunks: Chunks) -> tuple[int, int, list[np.ndarray]]:
 class _Bracket:
     """The search for one rank in one row: bounds that hold its value, as far as is known."""
 
-    def __init__(self, rank: int, entries: int, sample: np.ndarray, stride: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, entries: int, sample: np.ndarray, stride: float) -> None:
+        self.entries = entries
         self.kind = sample.dtype.type
         self.answer: np.floating | None = None
-        if rank < 1 or rank > entries:
-            self.answer = self.kind(np.inf if rank < 1 else -np.inf)
-        elif stride == 1:
+        self.aim(rank)
+        if self.answer is None and stride == 1:
             self.answer = _nth(sample, rank)
-        else:
-            # Four standard deviations of a sampled rank on either side, and a little for very small shares.
+        elif self.answer is None:
+            # Five standard deviations of a sampled rank on either side, and a little for very small shares.
             share = rank / entries
-            spread = 4 * np.sqrt(share * (1 - share) * sample.size) + 8
+            spread = 5 * np.sqrt(share * (1 - share) * sample.size) + 8
             first, last = int(share * sample.size - spread), int(share * sample.size + spread) + 1
             high = np.inf if first < 1 else _nth(sample, first)
             low = -np.inf if last > sample.size else _nth(sample, last)
             self._set(self.kind(low), self.kind(high))
+
+    def aim(self, rank: int) -> None:
+        """Say which rank is wanted; there is nothing to look for outside 1 to n."""
+        self.rank = rank
+        if self.answer is None and not 1 <= rank <= self.entries:
+            self.answer = self.kind(np.inf if rank < 1 else -np.inf)
 
     def _set(self, low: np.floating, high: np.floating) -> None:
         self.low, self.high = low, high

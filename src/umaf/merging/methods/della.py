@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -20,6 +21,7 @@ from umaf.merging.parts import (
     draw,
     fixed_generator,
     l1,
+    masked,
     per_model,
     weighted_sum,
 )
@@ -149,12 +151,69 @@ def _by_magnitude(lines: np.ndarray) -> np.ndarray:
     if lines.dtype != np.float32 or lines.size >= 1 << 32:
         order = np.argsort(np.abs(lines), axis=1, kind="stable")
         return (order + np.arange(lines.shape[0])[:, None] * lines.shape[1]).ravel()
-    words = (lines.view(np.uint32) & np.uint32(0x7FFFFFFF)).astype(np.uint64)
-    words <<= np.uint64(32)
+    words = np.empty(lines.shape, np.uint64)
+    # By one place more than its 32 bits, so that the sign falls out at the top.
+    np.left_shift(lines.view(np.uint32), 33, out=words, dtype=np.uint64)
     words |= np.arange(lines.size, dtype=np.uint64).reshape(lines.shape)
     words.sort(axis=1)
     words &= np.uint64(0xFFFFFFFF)
     return words.ravel().view(np.int64)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which entries of one model stay, block by block in bits (None: all), and what they are multiplied by."""
+
+    bits: Sequence[np.ndarray] | None = None
+    factor: float = 1.0
+
+    def apply(self, lines: Tensor, block: int, out: Tensor) -> None:
+        """Write the entries of a block that stay, scaled, into `out`."""
+        if self.bits is None:
+            out.copy_(lines)
+            return
+        flags = np.unpackbits(self.bits[block], count=lines.numel()).view(bool).reshape(lines.shape)
+        masked(lines, flags, out)
+        out.mul_(self.factor)
+
+
+def _keep(lines: Tensor, density: float, epsilon: float, generator: np.random.Generator) -> _Kept:
+    if density >= 1:
+        return _Kept()
+    table = np.tile(chances(density, epsilon, lines.shape[1]), min(lines.shape[0], _step(lines.shape[1])))
+    bits, before, after = [], 0.0, 0.0
+    for start, stop in _blocks(*lines.shape):
+        block = lines[start:stop]
+        flags, order = torch.empty(block.numel(), dtype=torch.uint8), _by_magnitude(block.numpy())
+        stays = draw(generator, block.numel()) < table[: block.numel()]
+        flags.scatter_(0, torch.from_numpy(order), torch.from_numpy(stays.view(np.uint8)))
+        bits.append(np.packbits(flags.numpy()))
+        size = block.abs()
+        before += l1(block)
+        masked(size, flags.numpy().view(bool), size)
+        after += l1(size)
+    return _Kept(bits, before / after if after > 0 else 1.0)
+
+
+def _merge_l1(
+    deltas: Tensor,
+    density: PerModel,
+    epsilon: PerModel,
+    *,
+    generator: np.random.Generator,
+    combine: Callable[[Tensor], Tensor],
+    out: Tensor,
+) -> None:
+    models = deltas.shape[0]
+    lines = deltas.detach().cpu().reshape(models, deltas.shape[1], -1)
+    options = zip(lines, per_model(density, models), per_model(epsilon, models), strict=True)
+    found = [_keep(rows, share, half, generator) for rows, share, half in options]
+    target = out.view(lines.shape[1:])
+    for number, (start, stop) in enumerate(_blocks(*lines.shape[1:])):
+        part = torch.empty(models, *target[start:stop].shape, dtype=deltas.dtype)
+        for row, into, kept in zip(lines, part, found, strict=True):
+            kept.apply(row[start:stop], number, into)
+        target[start:stop] = combine(part).to(target.device)
 
 
 def _merge(
@@ -165,13 +224,16 @@ def _merge(
     rescale: Rescale,
     combine: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    # Block by block, in the cache. Only a sum of magnitudes is that of the whole tensor: there, what stays is kept
-    # until its factor is known.
+    # Block by block, in the cache. Only a sum of magnitudes is that of the whole tensor: there, which entries stay is
+    # kept, in bits, until the factor is known.
     generator = generator if generator is not None else fixed_generator()
     out = torch.empty_like(deltas[0], memory_format=torch.contiguous_format)
     if out.numel() == 0:
         return out
-    if rescale == "l1" or deltas.ndim < 3:
+    if rescale == "l1" and deltas.ndim > 2:
+        _merge_l1(deltas, density, epsilon, generator=generator, combine=combine, out=out)
+        return out
+    if deltas.ndim < 3:
         dropped, factors = _dropped(deltas, density, epsilon, generator, rescale)
         flat, target = dropped.reshape(deltas.shape[0], -1), out.view(-1)
         for start in range(0, target.numel(), _BLOCK):

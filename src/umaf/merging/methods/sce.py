@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from umaf.merging.contract import Needs, Passes, Span, merge_method, once
-from umaf.merging.parts import disjoint, elect, shares, squares
+from umaf.merging.parts import disjoint, elect, mapped, shares, squares
 from umaf.tensors.select import kth_largest
 
 
@@ -30,8 +30,11 @@ def variance(stack: Tensor) -> Tensor:
     models = stack.shape[0]
     # Differences from the first model: their sum of squares exceeds the variance N times at most, so subtracting the
     # mean loses no digits, and where all models are equal the variance is 0 and no rounding error.
-    squared, total, apart = (torch.zeros_like(stack[0]) for _ in range(3))
-    for row in stack[1:]:
+    if models == 1:
+        return torch.zeros_like(stack[0])
+    total = torch.sub(stack[1], stack[0])
+    squared, apart = torch.mul(total, total), torch.empty_like(total)
+    for row in stack[2:]:
         total.add_(torch.sub(row, stack[0], out=apart))
         squared.addcmul_(apart, apart)
     return squared.addcmul_(total, total, value=-1 / models).clamp_(min=0).div_(models)
@@ -70,18 +73,23 @@ def selected(stack: Tensor, least: Tensor) -> Tensor:
 
 
 def _threshold(passes: Passes, share: float) -> Tensor:
-    varied = 0
+    varied = seen = 0
 
-    def chunks() -> Iterator[Tensor]:
-        nonlocal varied
-        varied = 0
-        for _, chunk in passes():
-            spread = variance(chunk.flatten(1))
-            varied += int(torch.count_nonzero(spread != 0))
-            yield spread[None]
+    def spread(chunk: Tensor) -> Tensor:
+        nonlocal varied, seen
+        found = variance(chunk.flatten(1))
+        varied += int(torch.count_nonzero(found))
+        seen += found.numel()
+        return found[None]
 
-    # The ranks are asked for after a whole pass, when the entries that vary have been counted.
-    return kth_largest(chunks, lambda _: [[int(varied * share)]])[0, 0]
+    def ranks(entries: int) -> list[list[int]]:
+        # After a thin pass the entries that vary are guessed, after a whole one they have been counted.
+        nonlocal varied, seen
+        wanted = [[int(varied * entries // seen * share)]] if seen else [[0]]
+        varied = seen = 0
+        return wanted
+
+    return kth_largest(mapped(passes, spread), ranks)[0, 0]
 
 
 @merge_method(
