@@ -34,11 +34,12 @@ CORE = (
 EXTRAS = {
     "report": ("matplotlib", "plotly", "jinja2"),
     "index": ("lancedb",),
-    "search": ("cmaes", "optuna", "pymoo"),
+    "search": ("cmaes",),
     "ray": ("ray",),
     "eval": ("lm-eval",),
     "serve": ("fastapi", "uvicorn"),
     "data": ("datasets",),
+    "monitor": ("tensorboard",),
 }
 
 
