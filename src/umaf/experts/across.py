@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -272,7 +273,7 @@ def _logits(model: Model, places: Places, ids: Tensor) -> Tensor:
 
 
 def _of_tokens(model: Model, hidden: Tensor, last: Tensor, ids: Tensor) -> Tensor:
-    head = bare(model.net).get_output_embeddings()
+    head: Any = bare(model.net).get_output_embeddings()
     logits = head(hidden[torch.arange(len(hidden)), last.to(hidden.device)]).float()[:, ids.to(hidden.device)]
     return logits - logits.mean(1, keepdim=True)
 
