@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -107,13 +108,32 @@ class Shelf:
         if not different.any():
             yield self.model
             return
-        z = mix_rows(self.experts, different)
+        z = self._alone(different) if _picks(different) else mix_rows(self.experts, different)
         if len(different) == 1:
             with attached(self.model, self.factored, {name: each[0] for name, each in z.items()}) as model:
                 yield model
             return
         with attached(self.model, self.factored, z, rows=rows) as model:
             yield model
+
+    def _alone(self, picks: Tensor) -> dict[str, Tensor]:
+        """Give the experts' own multipliers where every row is one expert or the base; spares the mixing."""
+        which = torch.where(picks.any(1), picks.argmax(1), len(self.experts))
+        return {name: each[which] for name, each in self._all.items()}
+
+    @cached_property
+    def _all(self) -> dict[str, Tensor]:
+        """Every expert's multipliers and, last, the base's, by module ``[expert, .., rank]``."""
+        return mix_rows(
+            self.experts, torch.cat([torch.eye(len(self.experts)), torch.zeros(1, len(self.experts))])
+        )
+
+
+def _picks(weights: Tensor) -> bool:
+    """Say whether every row is one expert with weight 1, or none."""
+    return weights.dim() == 2 and bool(
+        ((weights == 0) | (weights == 1)).all() and (weights.sum(1) <= 1).all()
+    )
 
 
 def open_shelf(model: Model, experts: Sequence[Expert], *, cache: Path | None = None) -> Shelf:

@@ -13,6 +13,7 @@ from umaf.dispatch.shelf import by_name, layer_columns, open_shelf
 from umaf.errors import ExpertError
 from umaf.experts.attach import attached
 from umaf.experts.expert import Expert
+from umaf.experts.mix import mix_rows
 from umaf.models import open_model
 
 
@@ -38,6 +39,12 @@ def test_one_hot_weights_are_the_expert(base, shelf, ids):
     with shelf.applied(torch.eye(3)[[1, 1, 1]]) as model:
         assert torch.equal(logits(model, ids), alone)
     assert not torch.allclose(alone, logits(base, ids), atol=1e-3)
+
+
+def test_picking_experts_spares_the_mixing_and_changes_no_bit(shelf):
+    picks = torch.eye(4)[:, :3].double()
+    for name, z in mix_rows(shelf.experts, picks).items():
+        assert torch.equal(shelf._alone(picks)[name], z)
 
 
 def test_each_row_of_a_batch_has_its_own_mixture(base, shelf, ids):
