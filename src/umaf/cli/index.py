@@ -301,7 +301,8 @@ def _add(store: Store, models: list[str], base: str | None, *, as_json: bool, li
     from umaf.index import add, arrange, collect
 
     candidates = collect(models, base=base, limit=limit)
-    with Progress(console=Console(stderr=True), disable=as_json or not candidates) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
         bar = progress.add_task("fingerprint", total=len(candidates))
 
         def done(name: str) -> None:
