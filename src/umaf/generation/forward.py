@@ -50,7 +50,7 @@ def forward(
     Args:
         model: the target; left as it was.
         goals: one per capability, for its probes, cue and label words; what they want is not looked at.
-        rank: highest rank of every module's update; the writer needs as many as there are labels in all.
+        rank: highest rank of every module's update; the writers need as many as there are labels in all.
         generator: a trained one of this target, or its folder.
         fingerprint: the fused fingerprint.
         rounds: how often keys are fitted again to what the target makes of the probes; 0 takes those of the
@@ -124,13 +124,12 @@ def adapter(
         # Of a label that two goals share, both get what the fingerprint has for it.
         keys = generator.keys(torch.stack([found[name] for name in group])).to(model.device)
         with cores(model, *as_cores(shared)):
-            push = values(asked, generator.card.writer)
+            push = values(asked, generator.card.writers[-1])
             if rounds:
-                x = seen(asked, generator.card.writer)
-                keys = (
-                    SPREAD * refined(x, x.double() @ keys.double(), rounds=rounds, strength=STRENGTH).float()
-                )
-        parts.append({generator.card.writer: (keys.T.contiguous().cpu(), push.T.contiguous().cpu())})
+                x = generator.side_by_side(seen(asked, generator.card.writers))
+                keys = SPREAD * refined(x, x @ keys, rounds=rounds, strength=STRENGTH).float()
+        update = generator.update(keys.cpu(), push.cpu())
+        parts.append({name: (a.contiguous(), b.contiguous()) for name, (a, b) in update.items()})
     weights = [goal.weight for goal in goals]
     share = max(map(abs, weights))
     return combine([dict(generator.shared), *parts], [1.0, *(weight / share for weight in weights)])
@@ -141,11 +140,12 @@ def words_of(goal: Goal) -> tuple[str, ...]:
     return Answers(goal.cue or "", goal.labels, goal.wanted).words
 
 
-def seen(asked: Asked, writer: str) -> Tensor:
-    """Read what the last writer is given at every probe's answer, `[text, in]`; hooks around the target stay."""
-    found: dict[int, Tensor] = {}
+def seen(asked: Asked, writers: Sequence[str]) -> dict[str, Tensor]:
+    """Read what writers are given at every probe's answer, `[text, in]` each; hooks around the target stay."""
+    found: dict[str, dict[int, Tensor]] = {writer: {} for writer in writers}
     for rows in batches(asked, BATCH):
-        with listening(asked, writer) as heard, torch.no_grad():
+        with listening(asked, writers) as heard, torch.no_grad():
             decide(asked, rows)
-        found |= dict(zip(rows, at_answers(asked, rows, heard[-1]).float(), strict=True))
-    return torch.stack([found[row] for row in range(len(asked))])
+        for writer, given in at_answers(asked, rows, heard).items():
+            found[writer] |= dict(zip(rows, given, strict=True))
+    return {writer: torch.stack([one[row] for row in range(len(asked))]) for writer, one in found.items()}

@@ -1,14 +1,15 @@
-"""The structured decoder: one direction per label in the universal space becomes a change of the target's last writer.
+"""The structured decoder: one direction per label in the universal space becomes a change of the target's writers.
 
 A classification says "texts that lie along p are called w". In the target that is a sum of rank-one updates of the
-last linear module before the read-out. The key is what in the module's input says how far a text lies along p: a map
-learned once per target. The value is the shift of the module's output that makes the target say w: it follows from the
-read-out alone (a norm and the unembedding). Nothing here depends on which capability it is.
+linear modules that write into the residual stream. The keys are what in each module's input says how far a text lies
+along p: maps learned once per target. The value is the shift of the stream that makes the target say w: it follows from
+the read-out alone (a norm and the unembedding), and earlier layers may write it as well as the last. Nothing here
+depends on which capability it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -17,44 +18,91 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from umaf.adapters import lora_modules, weight_of
 from umaf.generation.decisions import Asked, decide
+from umaf.generation.outputs import last_writer
 from umaf.generation.watch import watched
 from umaf.models import bare
 
 DAMPING = 1e-2
 VALUED = 16
+ENDINGS = (
+    "o_proj", "down_proj", "out_proj", "fc2", "c_proj", "output.dense", "attention.dense", "self_attn.dense",
+    "dense_4h_to_h", "out_lin", "ffn.lin2", "attn.o", "SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo",
+)  # fmt: skip
+"""Last parts of the names of modules whose output is added to the residual stream."""
+
+
+def writers(asked: Asked, *, share: float) -> list[str]:
+    """Name the modules that write into the residual stream where the answer is read, the last one last.
+
+    Args:
+        asked: a classification goal made ready for the target.
+        share: of the layers, from the top; 0 gives the last writer alone.
+
+    Returns:
+        Full names; of an encoder-decoder those of the decoder.
+    """
+    last = last_writer(asked)
+    stack, number = _place(last)
+    lowest = (1 - share) * (number + 1)
+    width = weight_of(asked.model, last).shape[0]
+    found = [
+        name
+        for name in lora_modules(asked.model)
+        if name.endswith(ENDINGS)
+        and _place(name)[0] == stack
+        and _place(name)[1] >= lowest
+        and weight_of(asked.model, name).shape[0] == width
+    ]
+    return [*(name for name in found if name != last), last]
 
 
 @contextmanager
-def listening(asked: Asked, writer: str) -> Iterator[list[Tensor]]:
-    """Hear what a module is given while the block runs, gradients and all: one tensor per pass."""
-    heard: list[Tensor] = []
-    module = bare(asked.model.net).get_submodule(writer)
-    handle = module.register_forward_hook(lambda _module, inputs, _output: heard.append(inputs[0]))
+def listening(asked: Asked, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Hear what modules are given in the latest pass while the block runs, gradients and all."""
+    heard: dict[str, Tensor] = {}
+    net, handles = bare(asked.model.net), []
+
+    def hearer(name: str):
+        def hear(_module: object, inputs: tuple, _output: object) -> None:
+            heard[name] = inputs[0]
+
+        return hear
+
     try:
+        for name in names:
+            handles.append(net.get_submodule(name).register_forward_hook(hearer(name)))
         yield heard
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def at_answers(asked: Asked, rows: Sequence[int], given: Tensor) -> Float[Tensor, "text in"]:
-    """Take what a module was given where the answer is read; the mean over the text where no head reads it.
+def at_answers(
+    asked: Asked, rows: Sequence[int], heard: Mapping[str, Tensor]
+) -> dict[str, Float[Tensor, "text in"]]:
+    """Take what modules were given where the answer is read; the mean over the text where no head reads it.
 
     Args:
-        asked: a goal made ready for its target.
+        asked: a classification goal made ready for its target.
         rows: the texts of the pass.
-        given: `[text, token, in]`, or `[text * token, in]`.
+        heard: per module `[text, token, in]`, or `[text * token, in]`.
     """
     if asked.batch is None:
         raise ValueError("only goals with labels are read at one place")
-    x = given.reshape(len(rows), -1, given.shape[-1])
     batch, model = asked.batch.take(list(rows)), asked.model
-    if model.head == "base":
-        mask = batch.mask[:, : x.shape[1]].to(x.dtype)
-        return (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     first = model.head == "seq2seq" or (model.head == "classifier" and model.kind == "encoder")
     where = torch.zeros_like(batch.last) if first else batch.last
-    return x[torch.arange(len(x), device=x.device), where]
+    found = {}
+    for name, given in heard.items():
+        x = given.reshape(len(rows), -1, given.shape[-1]).float()
+        if model.head == "base":
+            mask = batch.mask[:, : x.shape[1]].to(x.dtype)
+            found[name] = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        else:
+            found[name] = x[torch.arange(len(x), device=x.device), where]
+    return found
 
 
 def values(asked: Asked, writer: str) -> Float[Tensor, "label out"]:
@@ -84,29 +132,45 @@ def refined(
 ) -> Float[Tensor, "in label"]:
     """Fit keys to what the target itself makes of the probes, beginning with the scores that the fingerprint gives.
 
-    Each round takes every probe's likeliest label for true and regresses it on what the writer is given. The errors
+    Each round takes every probe's likeliest label for true and regresses it on what the writers are given. The errors
     of two models about a text are partly independent, and the regression averages them out. No gradient, no label.
 
     Args:
-        read: what the writer is given at the answers of the probes.
+        read: what the writers are given at the answers of the probes, side by side.
         scores: where the fingerprint places them.
-        rounds: how often.
+        rounds: how often, at least once.
         strength: of the ridge, per mean squared input.
 
     Returns:
         Keys, on the scale at which the probes' scores have a standard deviation of 1.
 
     Source: self-training, Scudder, IEEE Transactions on Information Theory 1965.
+
+    Example:
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(60, 4, generator=draw)
+        >>> rough = x @ torch.tensor([[1.0, -1.0], [0.5, -0.5], [0.0, 0.0], [0.0, 0.0]])
+        >>> float((x @ refined(x, rough, rounds=2, strength=0.1).float()).std().round(decimals=1))
+        1.0
     """
     x = read.double()
     x = x - x.mean(0)
-    gram = x.T @ x
-    gram = gram + strength * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=x.dtype)
-    now, keys = scores.double(), torch.zeros(x.shape[1], scores.shape[1], dtype=x.dtype)
+    # From the side of the texts, of which there are fewer than inputs.
+    gram = x @ x.T
+    ridge = strength * float(x.square().sum()) / x.shape[1]
+    solved = torch.linalg.inv(gram + max(ridge, 1e-12) * torch.eye(len(gram), dtype=x.dtype, device=x.device))
+    now, keys = scores.double(), torch.zeros(x.shape[1], scores.shape[1], dtype=x.dtype, device=x.device)
     for _ in range(rounds):
         # Scores are compared within a label first, or one label would win every probe.
         even = now - now.mean(0)
         said = functional.one_hot(even.argmax(1), scores.shape[1]).double()
-        keys = torch.linalg.solve(gram, x.T @ (said - said.mean(0)))
+        keys = x.T @ (solved @ (said - said.mean(0)))
         now = x @ keys
     return cast(Tensor, keys / now.std().clamp_min(1e-12))
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Part a module's name into its stack and the number of its layer."""
+    parts = name.split(".")
+    at = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[:at]), int(parts[at]) if at < len(parts) else 0

@@ -25,12 +25,11 @@ from umaf.adapters import cores
 from umaf.errors import TaskError
 from umaf.extraction import Answers, bind, prototypes
 from umaf.generation.decisions import ask, decide
-from umaf.generation.forward import seen
+from umaf.generation.forward import ROUNDS, STRENGTH, seen
 from umaf.generation.generator import FAR, Generator, GeneratorCard, fresh_generator
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
-from umaf.generation.outputs import last_writer
-from umaf.generation.structured import at_answers, listening, refined, values
+from umaf.generation.structured import at_answers, listening, refined, values, writers
 from umaf.models import Model
 from umaf.training.devices import Devices, alone
 from umaf.training.loop import Said, Trained, train
@@ -39,6 +38,8 @@ from umaf.training.settings import LoopSettings
 
 RATES = {"key": 5.0, "gain": 5.0}
 """Keys learn faster than the shared LoRA; they are linear."""
+WARM = 0.1
+"""Strength of the ridge that the keys begin with, per mean squared input."""
 
 
 class GeneratorSettings(LoopSettings):
@@ -46,6 +47,7 @@ class GeneratorSettings(LoopSettings):
 
     Attributes:
         rank: of the shared LoRA.
+        writing: share of the layers, from the top, whose writers take part; 0 is the last writer alone.
         capabilities: drawn in a step.
         texts: texts of each that go through the target.
         shown: most texts that a fingerprint is made from.
@@ -62,6 +64,7 @@ class GeneratorSettings(LoopSettings):
     """
 
     rank: int = Field(default=8, ge=1)
+    writing: float = Field(default=0.5, ge=0, le=1)
     capabilities: int = Field(default=2, ge=1)
     texts: int = Field(default=24, ge=2)
     shown: int = Field(default=150, ge=4)
@@ -117,14 +120,15 @@ def train_generator(
             "A generator needs train and validation capabilities, and one kind is missing; make other material."
         )
     torch.manual_seed(seeds.derive(settings.seed, "generator"))
-    writer = last_writer(
-        ask(target, _goal(material, material.capabilities[0], material.capabilities[0].rows[:1]))
+    first = material.capabilities[0]
+    chosen = writers(
+        ask(target, _goal(material, first, first.rows[:1]), truncate=True), share=settings.writing
     )
     start = fresh_generator(
         target,
         extractor=material.extractor,
         places=material.reference.shape[1],
-        writer=writer,
+        writers=chosen,
         rank=settings.rank,
         seed=settings.seed,
     )
@@ -132,7 +136,7 @@ def train_generator(
     lesson = Lesson(target, material, start, settings, used)
     if settings.warm:
         lesson.warm()
-    leaves = {name: leaf for name, leaf in start.tensors().items() if name != "known"}
+    leaves = {name: leaf for name, leaf in start.tensors().items() if name not in ("known", "scales")}
     for leaf in leaves.values():
         leaf.requires_grad_()
     crew = devices or alone()
@@ -196,7 +200,7 @@ class Lesson:
             total = total + functional.cross_entropy(logits, one.answers.to(logits.device))
             if self.settings.reading:
                 wanted = self.material.reference[one.rows].to(given.device)
-                missed = (given @ self.generator.key.to(given.device) - wanted).square().mean()
+                missed = (given @ self.generator.reading().to(given.device) - wanted).square().mean()
                 total = total + self.settings.reading * missed / wanted.square().mean()
         return total / self.settings.capabilities
 
@@ -216,20 +220,18 @@ class Lesson:
         return Drawn(cue, labels, directions, one.rows[asked], one.answers[asked])
 
     def answer(self, one: Drawn) -> tuple[Tensor, Tensor]:
-        """Let the target answer with the adapter that the directions become: logits, and what the writer is given."""
+        """Let the target answer with the adapter that the directions become: logits, and what writers are given."""
         goal = self.goal(one)
         asked, rows = ask(self.target, goal, truncate=True), range(len(one.rows))
-        writer, device = self.generator.card.writer, self.target.device
-        keys = self.generator.keys(one.directions).to(device)
-        push = self.values(one.cue, one.labels)
-        own = {writer: (keys.T, push.T)}
+        device = self.target.device
+        own = self.generator.update(self.generator.keys(one.directions), self.values(one.cue, one.labels))
         with (
             cores(self.target, *as_cores(_on(self.generator.shared, device))),
-            cores(self.target, *as_cores(own)),
-            listening(asked, writer) as heard,
+            cores(self.target, *as_cores(_on(own, device))),
+            listening(asked, self.generator.card.writers) as heard,
         ):
             logits = decide(asked, rows).logits[:, 0]
-        return logits, at_answers(asked, rows, heard[-1])
+        return logits, self.generator.side_by_side(at_answers(asked, rows, heard))
 
     def goal(self, one: Drawn) -> Goal:
         """Ask for nothing: a goal that holds texts, cue and labels."""
@@ -250,20 +252,19 @@ class Lesson:
             source = self.sources[int(random.integers(len(self.sources)))]
             directions = view(self.material, one, source, probes, wrong=self.settings.wrong, random=random)
             drawn = Drawn(one.cue, one.labels, directions, one.rows[asked], one.answers[asked])
-            logits, given = self.answer(drawn)
+            logits, _ = self.answer(drawn)
             plain.append(float((logits.argmax(1).cpu() == drawn.answers).float().mean()))
-            x = self.given(replace(drawn, rows=one.rows[probes]))
-            scores = x @ self.generator.keys(directions).to(x.device)
-            keys = refined(x, scores, rounds=3, strength=3.0).float()
-            found = ((given.cpu() - x.mean(0).cpu()) @ keys.cpu()).argmax(1)
+            x = self.given(replace(drawn, rows=one.rows[probes])).cpu()
+            keys = refined(x, x @ self.generator.keys(directions).cpu(), rounds=ROUNDS, strength=STRENGTH)
+            found = ((self.given(drawn).cpu() - x.mean(0)).double() @ keys).argmax(1)
             fitted.append(float((found == drawn.answers).float().mean()))
         return {"score": float(np.mean(plain)), "refined": float(np.mean(fitted))}
 
     def given(self, one: Drawn) -> Tensor:
-        """Read what the writer is given on texts, under the shared LoRA alone."""
+        """Read what the writers are given on texts, side by side, under the shared LoRA alone."""
         asked = ask(self.target, self.goal(one), truncate=True)
         with cores(self.target, *as_cores(_on(self.generator.shared, self.target.device))):
-            return seen(asked, self.generator.card.writer)
+            return self.generator.side_by_side(seen(asked, self.generator.card.writers))
 
     @torch.no_grad()
     def warm(self) -> None:
@@ -278,10 +279,19 @@ class Lesson:
             drawn = Drawn(task.cue, task.labels, torch.zeros(0), chosen, chosen)
             x.append(self.given(drawn))
             rows.append(chosen)
+        # Keys are learned for inputs of one size; the writers' own sizes differ by far.
+        own = self.generator
         given, wanted = torch.cat(x).double().cpu(), self.material.reference[torch.cat(rows)].double()
+        sizes = [own.key[writer].shape[0] for writer in own.card.writers]
+        parts = given.split(sizes, dim=1)
+        scales = torch.stack([part.square().mean().sqrt().clamp_min(1e-6) for part in parts])
+        own.scales.copy_(scales.float())
+        given = torch.cat([part / scale for part, scale in zip(parts, scales, strict=True)], dim=1)
         gram = given.T @ given
-        ridge = 0.03 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-        self.generator.key.copy_(torch.linalg.solve(gram + ridge, given.T @ wanted).float())
+        ridge = WARM * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        found = torch.linalg.solve(gram + ridge, given.T @ wanted).float()
+        for writer, part in zip(own.card.writers, found.split(sizes), strict=True):
+            own.key[writer].copy_(part)
 
     def _rename(self, random: np.random.Generator, count: int) -> tuple[str, tuple[str, ...]]:
         chosen = random.choice(len(self.words), size=min(count, len(self.words)), replace=False)
@@ -299,7 +309,7 @@ class Lesson:
         """Give the labels' values on the bare target, read on a few texts, the same for every step."""
         rows = torch.arange(min(8, len(self.material.texts)))
         goal = self.goal(Drawn(cue, labels, torch.zeros(0), rows, rows))
-        return values(ask(self.target, goal, truncate=True), self.generator.card.writer).to(
+        return values(ask(self.target, goal, truncate=True), self.generator.card.writers[-1]).to(
             self.target.device
         )
 
