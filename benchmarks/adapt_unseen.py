@@ -7,10 +7,10 @@ dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one
 
 - shots are the first texts of the task's train side, nested: 3 are among the 5, 5 among the 10;
 - the best single expert is chosen on the same 10 shots as the mixture it is compared with (and, as a second
-  comparison with more information, on 100 validation texts); nothing is ever chosen on test;
+  comparison with more information, on 60 validation texts); nothing is ever chosen on test;
 - the classifier is trained, and the probe fitted, on texts of the train tasks alone;
-- the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600), and
-  multiplies in bfloat16, as the experts' training did; test texts are answered in float32.
+- the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600);
+- matrices are multiplied in bfloat16 everywhere, as in the experts' training and test.
 
 Figures are differences in the share of right answers on the same test texts, mean over tasks and seeds, with intervals
 that draw seeds, tasks and texts.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import statistics
 import time
@@ -58,11 +59,12 @@ SOURCES = (
     "src/umaf/dispatch/classifier.py",
     "src/umaf/search/cem.py",
 )
-TEST, VALIDATION = 120, 100
+TEST, VALIDATION, BATCH = 120, 60, 60
 SHOTS = (3, 5, 10, 20)
 LAYERS_AT = 10
 NAMED = 120
 """Texts per train task that the classifier and the probe learn from."""
+STAGES = ("headline", "more")
 SEARCH = CrossEntropy(population=16, elites=4, iterations=8)
 
 
@@ -133,12 +135,13 @@ class Cell:
         requests = [asked(self.shelf.model, one.text, self.task.cue) for one in self.test]
         begun = time.perf_counter()
         replies = []
-        for start in range(0, len(requests), 40):
-            rows = list(range(start, min(start + 40, len(requests))))
+        for start in range(0, len(requests), BATCH):
+            rows = list(range(start, min(start + BATCH, len(requests))))
             drawing = Drawing(LONGEST[self.reward])
-            replies += self.adaptive.generate(
-                [requests[row] for row in rows], drawing=drawing, experts=decision.take(rows)
-            )
+            with torch.autocast("cpu", torch.bfloat16):
+                replies += self.adaptive.generate(
+                    [requests[row] for row in rows], drawing=drawing, experts=decision.take(rows)
+                )
         seconds = time.perf_counter() - begun
         with judge(self.reward, run_code=self.reward == "code") as judged:
             found = judged([reply.text for reply in replies], self.test)
@@ -163,30 +166,36 @@ class Cell:
         pairs = list(zip(found.accuracy.tolist(), found.likelihood.tolist(), strict=True))
         return self.shelf.names[max(range(len(pairs)), key=lambda at: pairs[at])]
 
-    def measure(self) -> dict:
-        """Measure everything about this task and seed."""
+    def headline(self, found: dict) -> None:
+        """Measure what the headline figures rest on."""
         rows = len(self.test)
-        found: dict = {"correct": {}, "seconds": {}, "chosen": {}, "weights": {}}
         for name in ("base", *self.shelf.names):
             decision = by_name(self.shelf, {} if name == "base" else {name: 1.0}, rows=rows)
             found["correct"][name], found["seconds"][name] = self.correct(decision)
-        shots = self.task.train[: max(SHOTS)]
-        found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
-        for count in SHOTS:
-            found["chosen"][f"shots{count}"] = self.best_on(shots[:count])
-        for by in ("prompt", "classifier", "probe"):
+        self._mix(10, found)
+        for by in ("prompt", "classifier"):
             self._dispatched(by, found)
-        for count in SHOTS:
-            self._mixed(f"fewshot{count}", self.material(shots[:count]), found)
-        layered = self.material(shots[:LAYERS_AT], per="layer")
+
+    def more(self, found: dict) -> None:
+        """Measure the rest: other numbers of shots, weights per layer, the probe, and a choice by validation."""
+        found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
+        self._dispatched("probe", found)
+        layered = self.material(self.task.train[:LAYERS_AT], per="layer")
         self._mixed(f"fewshot{LAYERS_AT}_layers", layered, found)
-        return found
+        for count in (count for count in SHOTS if count != 10):
+            self._mix(count, found)
+
+    def _mix(self, count: int, found: dict) -> None:
+        shots = self.task.train[:count]
+        found["chosen"][f"shots{count}"] = self.best_on(shots)
+        self._mixed(f"fewshot{count}", self.material(shots), found)
 
     def _dispatched(self, by: str, found: dict) -> None:
         decide = dispatcher_of(by, self.seed)
         texts = [one.text for one in self.test]
         begun = time.perf_counter()
-        decisions = [decide(texts[start : start + 40]) for start in range(0, len(texts), 40)]
+        with torch.autocast("cpu", torch.bfloat16):
+            decisions = [decide(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
         found["seconds"][f"{by}.first"] = time.perf_counter() - begun
         whole = Decision(
             self.shelf.names,
@@ -209,38 +218,43 @@ class Cell:
 
 
 def run(tasks: Sequence[str], chosen: Sequence[int], *, minutes: float) -> None:
-    """Measure the cells that are missing; begin no new one after so many minutes."""
+    """Measure what is missing, the headline of every cell first; begin nothing new after so many minutes."""
     until = time.monotonic() + 60 * minutes
-    for seed in chosen:
-        for task in tasks:
-            path = place() / f"{task.partition('/')[2]}--{seed}.json"
-            if path.exists() or time.monotonic() > until:
-                continue
-            result = Cell(task, seed).measure()
-            made = commit()
-            write_json(
-                path, {"task": task, "seed": seed, "commit": made.model_dump() if made else None, **result}
-            )
-            shares = {name: round(statistics.fmean(found), 3) for name, found in result["correct"].items()}
-            print(task, seed, shares, flush=True)
+    for stage, seed, task in itertools.product(STAGES, chosen, tasks):
+        path = place() / stage / f"{task.partition('/')[2]}--{seed}.json"
+        if path.exists() or time.monotonic() > until:
+            continue
+        found: dict = {"correct": {}, "seconds": {}, "chosen": {}, "weights": {}}
+        getattr(Cell(task, seed), stage)(found)
+        made = commit()
+        write_json(path, {"task": task, "seed": seed, "commit": made.model_dump() if made else None, **found})
+        shares = {name: round(statistics.fmean(right), 3) for name, right in found["correct"].items()}
+        print(stage, task, seed, shares, found["chosen"], flush=True)
 
 
 def read() -> dict[tuple[str, int], dict]:
-    """Read the cells measured so far."""
-    found = {}
-    for path in sorted(place().glob("*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        found[cell["task"], cell["seed"]] = cell
+    """Read the cells measured so far, their stages put together."""
+    found: dict[tuple[str, int], dict] = {}
+    for stage in STAGES:
+        for path in sorted((place() / stage).glob("*.json")):
+            part = json.loads(path.read_text(encoding="utf-8"))
+            cell = found.setdefault((part["task"], part["seed"]), {})
+            for key in ("correct", "seconds", "chosen", "weights"):
+                cell.setdefault(key, {}).update(part[key])
     return found
 
 
-def difference(cells: dict, one: str, other: str) -> Figure:
+def difference(cells: dict, one: str, other: str) -> Figure | None:
     """Mean difference in right answers; the interval draws seeds, tasks within them, and texts within those."""
     table: dict[int, list[np.ndarray]] = {}
     for (_, seed), cell in sorted(cells.items(), key=lambda item: item[0][1]):
         right = cell["correct"]
+        if any(cell["chosen"].get(name, name) not in right for name in (one, other)):
+            continue
         pair = [right[cell["chosen"].get(name, name)] for name in (one, other)]
         table.setdefault(seed, []).append(np.subtract(*np.array(pair, dtype=float)))
+    if not table:
+        return None
     random = np.random.default_rng(0)
     seeds_, draws = list(table), []
     for _ in range(2000):
@@ -259,49 +273,52 @@ def difference(cells: dict, one: str, other: str) -> Figure:
 
 
 def figures_of(cells: dict) -> dict[str, Figure]:
-    """Give the headline figures of the unseen tasks."""
-    figures = {
-        "gain.fewshot10_over_best_expert": _aimed(
-            difference(cells, "fewshot10", "shots10"), "> 0, interval above 0"
-        ),
-        "gain.fewshot10_over_best_expert.by_validation": difference(cells, "fewshot10", "validation"),
-        "gain.best_expert_over_base.unseen": difference(cells, "shots10", "base"),
-        "gain.fewshot10_layers_over_fewshot10": difference(cells, f"fewshot{LAYERS_AT}_layers", "fewshot10"),
+    """Give the figures of the unseen tasks, as far as they were measured."""
+    pairs = {
+        "gain.fewshot10_over_best_expert": ("fewshot10", "shots10"),
+        "gain.fewshot10_over_best_expert.by_validation": ("fewshot10", "validation"),
+        "gain.best_expert_over_base.unseen": ("shots10", "base"),
+        "gain.fewshot10_layers_over_fewshot10": (f"fewshot{LAYERS_AT}_layers", "fewshot10"),
+        **{f"gain.fewshot{count}_over_base.unseen": (f"fewshot{count}", "base") for count in SHOTS},
+        **{f"gain.{by}_over_base.unseen": (by, "base") for by in ("prompt", "classifier", "probe")},
     }
-    for count in SHOTS:
-        figures[f"gain.fewshot{count}_over_base.unseen"] = difference(cells, f"fewshot{count}", "base")
+    found = {name: difference(cells, one, other) for name, (one, other) in pairs.items()}
+    figures = {name: figure for name, figure in found.items() if figure is not None}
+    main_one = figures["gain.fewshot10_over_best_expert"]
+    figures["gain.fewshot10_over_best_expert"] = Figure(
+        main_one.value, main_one.low, main_one.high, main_one.n, "> 0, interval above 0"
+    )
     for by in ("prompt", "classifier", "probe"):
-        figures[f"gain.{by}_over_base.unseen"] = difference(cells, by, "base")
-    for by in ("prompt", "classifier", "probe"):
-        name = "first_pass.share" if by == "prompt" else f"first_pass.share.{by}"
-        figures[name] = _share(cells, by)
+        shares = [
+            cell["seconds"][f"{by}.first"] / cell["seconds"][by]
+            for cell in cells.values()
+            if by in cell["seconds"]
+        ]
+        if shares:
+            figures["first_pass.share" if by == "prompt" else f"first_pass.share.{by}"] = _median(shares)
     return figures
 
 
-def _share(cells: dict, by: str) -> Figure:
-    """Seconds of the first pass over those of the second: the median over cells."""
-    shares = [cell["seconds"][f"{by}.first"] / cell["seconds"][by] for cell in cells.values()]
-    draws = np.median(np.random.default_rng(0).choice(shares, (2000, len(shares))), 1)
+def _median(values: list[float]) -> Figure:
+    """The median with a bootstrap interval."""
+    draws = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), 1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return Figure(
-        round(statistics.median(shares), 4), round(float(low), 4), round(float(high), 4), n=len(shares)
+        round(statistics.median(values), 4), round(float(low), 4), round(float(high), 4), n=len(values)
     )
-
-
-def _aimed(figure: Figure, aim: str) -> Figure:
-    return Figure(figure.value, figure.low, figure.high, figure.n, aim)
 
 
 def table_of(cells: dict) -> dict[str, dict[str, float]]:
     """Give the share of right answers by task and by way, mean over seeds."""
-    names = list(next(iter(cells.values()))["correct"])
+    names = list(dict.fromkeys(name for cell in cells.values() for name in cell["correct"]))
     found: dict[str, dict[str, float]] = {}
     for task in UNSEEN:
         own = [cell["correct"] for (name, _), cell in cells.items() if name == task]
         if own:
             found[task] = {
-                name: round(statistics.fmean(map(statistics.fmean, (c[name] for c in own))), 4)
+                name: round(statistics.fmean(statistics.fmean(one[name]) for one in own if name in one), 4)
                 for name in names
+                if any(name in one for one in own)
             }
     return found
 
