@@ -241,3 +241,19 @@ def test_a_whole_model_is_trimmed_by_one_threshold():
     assert ties(small, density=0.1, rounding="down").count_nonzero() == 90  # ties with the ninth largest, 1
     assert ties.method.measured_over({}) == "model"
     assert ties.method.measured_over({"trim": "tensor"}) == "tensor"
+
+
+@settings(max_examples=60, deadline=None)
+@given(stacks, st.sampled_from([0.2, 0.5, 1.0]), st.sampled_from(["weighted", "unweighted"]), st.booleans())
+def test_ties_may_keep_the_sum_of_magnitudes(stack, density, elect, majority):
+    tie = "majority" if majority else "plus"
+    options = {"density": density, "elect": elect, "tie": tie, "rounding": "down"}
+    least = max(1, int(density * stack.shape[1]))
+    kept = [row * (abs(row) >= np.sort(abs(row))[-least]) for row in rows(stack)]
+    size = [
+        row * (abs(whole).sum() / abs(row).sum() if abs(row).sum() else 1.0)
+        for row, whole in zip(kept, rows(stack), strict=True)
+    ]
+    alone = torch.as_tensor(np.stack(size))
+    expected = ties(alone, **{**options, "density": 1.0})
+    check(ties(stack, rescale="l1", **options), expected, scale=1e-4)

@@ -50,6 +50,7 @@ BESIDE = (
 """Files that the donor of the config gives as they are."""
 
 _TEMPLATE = "chat_template.jinja"
+_TEXT = ("text_config", "llm_config", "language_config")  # of models that also see or hear
 
 
 def complete(
@@ -94,7 +95,9 @@ def _write_config(plan: Plan, draft: Path) -> None:
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a config with some keys changed; a key that only the text part of a model has is changed there.
+    """Give a config with some keys changed, in the part of a model that reads text too where that has them.
+
+    A key that only the text part has is changed there alone.
 
     Example:
         >>> changed({"text_config": {"vocab_size": 3}, "dtype": "float32"}, {"vocab_size": 4, "dtype": "bfloat16"})
@@ -102,9 +105,9 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     """
     found = json.loads(json.dumps(config))
     for key, value in changes.items():
-        inner = found.get("text_config")
-        place = inner if key not in found and isinstance(inner, dict) and key in inner else found
-        place[key] = value
+        inner = [one for part in _TEXT if isinstance(one := found.get(part), dict) and key in one]
+        for place in (*inner, *([found] if key in found or not inner else [])):
+            place[key] = value
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -219,3 +220,24 @@ def test_a_kill_leaves_a_draft_that_can_be_gone_on_with(tmp_path):
     assert writer.whole == set("0123")
     assert writer.slot("3").eq(3).all()
     writer.close()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2), (3, 2, 1, 0), (0, 1)])
+def test_checksums_of_what_is_being_written_are_those_of_the_files(tmp_path, order):
+    """In any order of its pieces, and with pieces that nobody told of."""
+    draft = begin(tmp_path / "out")
+    writer = Writer(draft, lay_out([("a", "F32", (1000,)), ("b", "F32", (1000,))]))
+    told = torch.arange(1000.0)
+    for name in "ab":
+        start = writer.layout.slots[name].start
+        writer.slot(name).copy_(told)
+        for piece in order:
+            data = told[250 * piece : 250 * (piece + 1)].view(torch.uint8).numpy().data
+            writer.heed(name, start + 1000 * piece, data)
+        writer.done(name)
+    noted = [json.loads(line) for line in (draft / JOURNAL).read_text().splitlines()][1:]
+    assert {row["tensor"]: row["checksum"] for row in noted} == {name: writer.checksum(name) for name in "ab"}
+    sums = writer.close()
+    assert sums == {
+        "model.safetensors": hashlib.sha256((draft / "model.safetensors").read_bytes()).hexdigest()
+    }

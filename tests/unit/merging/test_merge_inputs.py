@@ -244,3 +244,12 @@ def test_recipes_are_written_as_they_were_read(tmp_path):
 
 def test_a_config_is_changed_where_its_key_is():
     assert changed({"a": 1}, {"a": 2, "b": 3}) == {"a": 2, "b": 3}
+
+
+def test_a_config_is_changed_in_every_part_that_says_it():
+    inner = {"vocab_size": 4, "hidden_size": 8}
+    found = changed({"vocab_size": 4, "text_config": inner}, {"vocab_size": 5})
+    assert found == {"vocab_size": 5, "text_config": {"vocab_size": 5, "hidden_size": 8}}
+    assert changed({"llm_config": inner}, {"vocab_size": 5})["llm_config"]["vocab_size"] == 5
+    assert "vocab_size" not in changed({"llm_config": inner}, {"vocab_size": 5})
+    assert changed({"llm_config": {"a": 1}}, {"vocab_size": 5}) == {"llm_config": {"a": 1}, "vocab_size": 5}

@@ -326,3 +326,18 @@ def test_mistakes_in_python(more, said):
 
 def test_short_dtypes_in_python():
     assert Recipe(method="linear", models=["a"], dtype="bf16").dtype == "bfloat16"
+
+
+def test_ties_rescales_where_mergekit_does():
+    recipe = read_recipe(
+        {
+            "merge_method": "ties",
+            "base_model": "base",
+            "models": [
+                {"model": "a", "parameters": {"weight": 1}},
+                {"model": "b", "parameters": {"weight": 1}},
+            ],
+            "parameters": {"density": 0.5, "rescale": True},
+        }
+    )
+    assert recipe.options["rescale"] == "l1"

@@ -8,7 +8,7 @@ import torch
 
 from tests.reference.sparse import row_chances
 from umaf.errors import ConfigError
-from umaf.merging import parts
+from umaf.merging import chance, parts
 from umaf.merging.methods import della as della_room
 from umaf.merging.methods.dare import dare_linear, dare_ties
 from umaf.merging.methods.della import chances, della, della_linear, drop_by_rank
@@ -99,7 +99,7 @@ def test_trimming_by_a_threshold_keeps_what_equals_it():
 def test_dare_is_right_on_average(density):
     delta = normal(1, 1000)
     many = delta.expand(4000, 1000)
-    dropped = parts.drop(many, density, generator=generator())
+    dropped = chance.drop(many, density, generator=generator())
     # The mean of 4000 draws, in its own standard errors, over 1000 entries.
     error = delta[0].abs() * ((1 - density) / density / 4000) ** 0.5
     z = (dropped.mean(0) - delta[0]) / error
@@ -110,14 +110,14 @@ def test_dare_is_right_on_average(density):
 
 
 def test_dare_rescales_by_the_chance_that_was_used():
-    kept = parts.drop(torch.ones(1, 200_000), 1e-5, generator=generator()).unique().tolist()
+    kept = chance.drop(torch.ones(1, 200_000), 1e-5, generator=generator()).unique().tolist()
     assert kept == [0.0, 65536.0]
-    assert parts.ticks(1e-9) == 1 and parts.ticks(0.999999) == 65536
+    assert chance.ticks(1e-9) == 1 and chance.ticks(0.999999) == 65536
 
 
 def test_each_model_loses_other_entries_and_the_seed_decides_which():
     stack = torch.ones(2, 10_000)
-    one, again, other = (parts.drop(stack, 0.5, generator=generator(seed)) for seed in (1, 1, 2))
+    one, again, other = (chance.drop(stack, 0.5, generator=generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert abs(float(((one[0] > 0) == (one[1] > 0)).float().mean()) - 0.5) < 0.02
 
@@ -125,18 +125,18 @@ def test_each_model_loses_other_entries_and_the_seed_decides_which():
 def test_l1_keeps_the_sum_of_magnitudes():
     stack = normal(2, 40, 50)
     for dropped in (
-        parts.drop(stack, [0.1, 0.5], generator=generator(), rescale="l1"),
+        chance.drop(stack, [0.1, 0.5], generator=generator(), rescale="l1"),
         drop_by_rank(stack, [0.2, 0.5], epsilon=0.1, generator=generator(), rescale="l1"),
     ):
         assert dropped.count_nonzero() < stack.numel()
         torch.testing.assert_close(dropped.abs().sum((1, 2)), stack.abs().sum((1, 2)))
-    assert not parts.drop(torch.zeros(1, 9), 0.5, rescale="l1").any()
+    assert not chance.drop(torch.zeros(1, 9), 0.5, rescale="l1").any()
 
 
 def test_dare_linear_and_ties_combine_what_was_dropped():
     stack = normal(3, 5000)
     weight = [0.5, 1.0, 2.0]
-    dropped = parts.drop(stack, 0.5, generator=generator())
+    dropped = chance.drop(stack, 0.5, generator=generator())
     column = torch.tensor(weight)[:, None]
     linear = dare_linear(stack, weight=weight, density=0.5, generator=generator())
     torch.testing.assert_close(linear, (dropped * column).sum(0))
@@ -221,3 +221,12 @@ def test_a_number_for_each_model_or_a_sentence():
     assert parts.per_model(torch.tensor(3.0), 2) == [3.0, 3.0]
     with pytest.raises(ConfigError, match="3 models and 2 numbers"):
         parts.per_model([1.0, 2.0], 3)
+
+
+@pytest.mark.parametrize("chance_of", [1, 255, 256, 257, 6554, 32_768, 65_535])
+def test_entries_stay_with_the_chance_that_was_asked_for(chance_of):
+    n = 1 << 22
+    found = chance.stays(generator(3), n, chance_of)
+    share = chance_of / 65_536
+    assert abs(float(found.mean()) - share) < 5 * (share * (1 - share) / n) ** 0.5
+    assert (found == chance.stays(generator(3), n, chance_of)).all()

@@ -129,3 +129,36 @@ def test_nan_has_no_rank(size, tight):
     row[0, 1:] = torch.nan
     with pytest.raises(NumericalError, match="NaN"):
         kth_largest_of(row, [[size]])
+
+
+@pytest.mark.parametrize("sample", ["fair", "large", "small", "one", "equal"])
+def test_a_sample_only_says_where_to_look(sample):
+    rows = torch.randn(2, 300_000, generator=torch.Generator().manual_seed(0))
+    ordered = rows.sort(dim=1).values
+    thin = {
+        "fair": rows[:, ::7],
+        "large": ordered[:, -4000:],
+        "small": ordered[:, :4000],
+        "one": rows[:, :1],
+        "equal": torch.zeros(2, 4000),
+    }[sample]
+    some = select.Sampled(
+        lambda: iter(rows.split(65_536, dim=1)), lambda: iter(thin.split(1024, dim=1)), 300_000
+    )
+    ranks = [0, 1, 2, 60_000, 150_000, 299_999, 300_000, 300_001]
+    found = kth_largest(some, lambda n: [ranks, ranks[::-1]])
+    expected = [float("inf"), *(ordered[0, -rank] for rank in ranks[1:-1]), -float("inf")]
+    assert found[0].tolist() == [float(one) for one in expected]
+    assert found[1, 1:-1].tolist() == [float(ordered[1, -rank]) for rank in ranks[-2:0:-1]]
+
+
+def test_ranks_may_change_once_all_is_counted():
+    rows = torch.arange(300_000.0)[None]
+    seen = []
+
+    def ranks(entries):
+        seen.append(entries)
+        return [[2 if len(seen) == 1 else 100_000]]
+
+    some = select.Sampled(lambda: iter([rows]), lambda: iter([rows[:, ::5]]), 300_000)
+    assert kth_largest(some, ranks).tolist() == [[200_000.0]] and set(seen) == {300_000}

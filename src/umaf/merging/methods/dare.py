@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from umaf.merging.chance import Rescale, drop
 from umaf.merging.contract import Needs, PerModel, Span, merge_method
 from umaf.merging.methods.ties import Combine, Divisor, Elect
-from umaf.merging.parts import Rescale, consensus, drop, weighted_sum
+from umaf.merging.parts import consensus, weighted_sum
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
 # Another order of models gives each of them other random numbers.

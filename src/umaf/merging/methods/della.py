@@ -12,19 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from umaf.errors import ConfigError
+from umaf.merging.chance import RESOLUTION, Rescale, draw, fixed_generator, masked
 from umaf.merging.contract import Needs, PerModel, Span, merge_method
 from umaf.merging.methods.ties import Combine, Divisor, Elect
-from umaf.merging.parts import (
-    RESOLUTION,
-    Rescale,
-    consensus,
-    draw,
-    fixed_generator,
-    l1,
-    masked,
-    per_model,
-    weighted_sum,
-)
+from umaf.merging.parts import consensus, l1, per_model, weighted_sum
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
 _SOURCE = "Deep, Bhardwaj, Poria 2024, DELLA-Merging, arXiv 2406.11617, section 3 (MagPrune)"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from umaf.merging import parts
 from umaf.merging.contract import Needs, Passes, PerModel, Span, merge_method, once
-from umaf.merging.parts import consensus, kept, per_model, signs_of, thresholds
+from umaf.merging.parts import consensus, kept, l1, per_model, signs_of, thresholds
 
 Elect = Literal["unweighted", "weighted"]
 Divisor = Literal["count", "weights"]
@@ -39,8 +39,9 @@ def measure(
     elect: Elect = "unweighted",
     tie: Literal["majority", "plus"] = "majority",
     rounding: Literal["code", "down"] = "code",
+    rescale: Literal["none", "l1"] = "none",
 ) -> dict[str, Tensor]:
-    """Find the trimming thresholds, `[model]`, and the sign that settles ties, `[]`.
+    """Find the trimming thresholds, `[model]`, and the sign that settles ties, `[]`; with `rescale`, factors `[model]`.
 
     Example:
         >>> measure(once(torch.tensor([[1.0, 3.0, 2.0]])), models=1, density=0.4)
@@ -48,13 +49,34 @@ def measure(
     """
     shares = per_model(density, models)
     threshold = thresholds(passes, lambda entries: counts(shares, entries, rounding))
+    found = {"threshold": threshold}
+    if rescale == "l1":
+        found["factor"] = _factors(passes, threshold)
     majority = torch.ones(())
     if tie == "majority":
         majority = torch.zeros((), dtype=torch.float64)
         for _, chunk in passes():
-            signs, _ = signs_of(parts.trim(chunk, threshold), weight, elect, tie=0.0)
+            signs, _ = signs_of(_trimmed(chunk, found), weight, elect, tie=0.0)
             majority += signs.sum(dtype=torch.float64)
-    return {"threshold": threshold, "tie": torch.sign(majority).to(threshold.dtype)}
+    return {**found, "tie": torch.sign(majority).to(threshold.dtype)}
+
+
+def _factors(passes: Passes, threshold: Tensor) -> Tensor:
+    # What gives the trimmed delta the sum of magnitudes that the whole one has.
+    before, after = torch.zeros(2, len(threshold), dtype=torch.float64)
+    for _, chunk in passes():
+        before += torch.tensor([l1(row) for row in chunk], dtype=torch.float64)
+        trimmed = parts.trim(chunk, threshold)
+        after += torch.tensor([l1(row) for row in trimmed], dtype=torch.float64)
+    return torch.where(after > 0, before / after, 1.0)
+
+
+def _trimmed(stack: Tensor, measured: Mapping[str, Tensor]) -> Tensor:
+    found = parts.trim(stack, measured["threshold"])
+    if "factor" in measured:
+        for row, factor in zip(found, measured["factor"].tolist(), strict=True):
+            row.mul_(factor)
+    return found
 
 
 @merge_method(
@@ -81,6 +103,7 @@ def ties(
     divisor: Divisor = "count",
     combine: Combine = "mean",
     rounding: Literal["code", "down"] = "code",
+    rescale: Literal["none", "l1"] = "none",
     measured: Mapping[str, Tensor] | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Trim each delta to its largest entries, elect a sign per entry, and average the models that have it.
@@ -112,7 +135,9 @@ def ties(
         combine: "mean", "sum" without a divisor, or "max", the largest of those that agree.
         rounding: "code" keeps int(density n) + 1 entries, as the authors' program does; "down" int(density n), at
             least one.
-        measured: `threshold` `[model]` and `tie`, from `measure`; None measures this stack.
+        rescale: "l1" multiplies each trimmed delta so that its sum of magnitudes is that of the whole one, over what
+            `trim` says (mergekit's `rescale: true`); "none" does not.
+        measured: `threshold` `[model]`, `tie` and perhaps `factor` `[model]`, from `measure`; None measures this stack.
 
     Example:
         >>> stack = torch.tensor([[1.0, -4.0, 0.1], [3.0, 1.0, 0.2]])
@@ -132,7 +157,8 @@ def ties(
             elect=elect,
             tie=tie,
             rounding=rounding,
+            rescale=rescale,
         )
-    trimmed = parts.trim(deltas, measured["threshold"])
+    trimmed = _trimmed(deltas, measured)
     sign = float(measured["tie"])
     return consensus(trimmed, weight, elect=elect, divisor=divisor, combine=combine, tie=sign)
