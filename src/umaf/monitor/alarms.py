@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ VANISHED = 0.01
 """A spread below this share of the largest of its first values is a collapse."""
 FIRST = 8
 RUNAWAY = 10.0
-"""A loss this many times the least of its last values has run away."""
+"""A loss this many times the median of its last values has run away."""
 LAST = 20
 
 
@@ -75,8 +76,9 @@ class Alarms:
             if len(first) < FIRST:
                 first.append(value)
         elif _ends(where[1], "loss"):
-            if len(last) >= LAST // 2 and 0 < RUNAWAY * min(last) < value:
-                wrong["runaway"] = f"ran away ({value:.3g}, was {min(last):.3g})"
+            usual = median(last) if len(last) >= LAST // 2 else math.inf
+            if 0 < RUNAWAY * usual < value:
+                wrong["runaway"] = f"ran away ({value:.3g}, was {usual:.3g})"
             last.append(value)
         return wrong
 

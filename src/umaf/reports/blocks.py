@@ -13,7 +13,22 @@ from matplotlib.figure import Figure
 from umaf.evaluation.record import Record
 from umaf.reports.bars import Measured
 
-Cell = str | int | float | Measured | None
+
+@dataclass(frozen=True)
+class Signed:
+    """A difference: written with its sign, and without the small ruler from 0 to 1.
+
+    Example:
+        >>> Signed(-0.1, -0.2, 0.0).low
+        -0.2
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+Cell = str | int | float | Measured | Signed | None
 """A table's cell: text, a number, a number with its interval, or None for "not measured"."""
 
 

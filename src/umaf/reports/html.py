@@ -21,7 +21,7 @@ from umaf.errors import ConfigError
 from umaf.evaluation.record import Record
 from umaf.files import write_text
 from umaf.reports.bars import number
-from umaf.reports.blocks import Cell, Section, Table
+from umaf.reports.blocks import Cell, Section, Signed, Table
 from umaf.reports.save import inline_svg
 
 
@@ -102,8 +102,16 @@ def cell(value: Cell) -> tuple[str, str]:
     middle, low, high = number(value.value), number(value.low), number(value.high)
     if not math.isfinite(middle):
         return "–", ""
+    if isinstance(value, Signed):
+        known = math.isfinite(low) and math.isfinite(high)
+        return _sign(middle), f"{_sign(low)} to {_sign(high)}" if known else ""
     interval = f"{_two(low)} to {_two(high)}" if math.isfinite(low) and math.isfinite(high) else ""
     return _two(middle), interval
+
+
+def _sign(value: float) -> str:
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("-0.00", "+0.00") else text.replace("-", "−")
 
 
 def _two(value: float) -> str:
@@ -121,7 +129,7 @@ def wordy(table: Table, column: int) -> bool:
         (True, False)
     """
     texts = [row[column] for row in table.rows if isinstance(row[column], str) and row[column]]
-    return any(not re.fullmatch(r"[+\-−]?[\d.,]+(e[+-]?\d+)?\s*[%s*]?", str(text)) for text in texts)
+    return any(not re.fullmatch(r"[+\-−]?(inf|[\d.,]+(e[+-]?\d+)?)\s*[%s*]?", str(text)) for text in texts)
 
 
 def ruler(value: Cell) -> tuple[float, float, float] | None:
@@ -138,7 +146,7 @@ def ruler(value: Cell) -> tuple[float, float, float] | None:
         >>> ruler(Interval(0.5, 0.25, 0.75, 40))
         (25.0, 50.0, 75.0)
     """
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | int | float | Signed):
         return None
     ends = [number(value.low), number(value.value), number(value.high)]
     # Recovery can lie a little outside; its ruler is cut off there. Seconds or bits get none.

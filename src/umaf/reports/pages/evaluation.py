@@ -7,7 +7,18 @@ from typing import Any
 
 from umaf.evaluation.statistics import Interval
 from umaf.reports.bars import BarStyle, Measured, grouped_bars
-from umaf.reports.blocks import Block, Cell, Gallery, Paragraph, Picture, Section, Table, Tile, Tiles
+from umaf.reports.blocks import (
+    Block,
+    Cell,
+    Gallery,
+    Paragraph,
+    Picture,
+    Section,
+    Signed,
+    Table,
+    Tile,
+    Tiles,
+)
 from umaf.reports.known import Found
 from umaf.reports.pages.parts import again, command_line, fraction, measured, record_of
 from umaf.reports.pareto import Offer, pareto_front
@@ -55,14 +66,13 @@ def change(found: Found) -> list[Section]:
     merged = record.kind == "merged"
     word = "merge" if merged else "transfer"
     tiles = [
-        Tile(f"Gain on {row['task']}", measured({**row, "value": row["gain"]}), "share of right answers")
+        Tile(f"Gain on {row['task']}", Signed(row["gain"], row["low"], row["high"]), "above 0 is better")
         for row in numbers["wanted"][:3]
     ]
     lost = measured(numbers.get("forgotten"))
     if lost is not None:
-        tiles.append(
-            Tile("Forgotten elsewhere", lost, "of the way from chance to perfect; below 0 it gained")
-        )
+        note = "of the way from chance to perfect; below 0 it gained"
+        tiles.append(Tile("Forgotten elsewhere", Signed(lost.value, lost.low, lost.high), note))
     rows = numbers["results"]
     half = len(rows) // 2
     pairs = [
@@ -90,7 +100,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], *, forgetting: bool = Fa
     columns = ["task", *([] if forgetting else ["from", "to"]), "gain", "lost", "p", "p after Holm"]
     cells: list[list[Cell]] = []
     for row in rows:
-        gain = measured({**row, "value": row["gain"]})
+        gain = Signed(row["gain"], row["low"], row["high"])
         names = [] if forgetting else [row["first"], row["second"]]
         mark = " *" if row["corrected"] < SURE else ""
         p = [f"{row['p']:.2g}", f"{row['corrected']:.2g}{mark}"]
