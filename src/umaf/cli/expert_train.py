@@ -20,6 +20,34 @@ if TYPE_CHECKING:
     from umaf.experts.expert import Expert
     from umaf.experts.settings import TrainSettings
 
+TaskOption = Annotated[str | None, typer.Option(metavar="NAME", help="What to learn.")]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The expert's folder; must not exist.")]
+DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of real tasks.")]
+RewardOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="exact, numeric, label, code, or a plugin's. [default: the task's]"),
+]
+ObjectiveOption = Annotated[
+    Literal["reinforce", "next_token"], typer.Option(help="Learn from rewards, or from wanted answers.")
+]
+ModulesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PART", help="Modules by parts of their names, once for each: mlp, attention, q_proj."
+    ),
+]
+NormaliseOption = Annotated[
+    bool, typer.Option("--normalise", help="Divide advantages by their deviation in the group.")
+]
+PatienceOption = Annotated[
+    int, typer.Option(min=0, help="Looks without a better score before it stops; 0: never.")
+]
+CodeOption = Annotated[
+    bool, typer.Option("--run-code", help="Allow the reward code to run what the model writes, in a sandbox.")
+]
+LongOption = Annotated[
+    Literal["stop", "drop"], typer.Option(help="What to do with prompts longer than the window.")
+]
 Watch = Callable[[int, Mapping[str, float]], None]
 
 
@@ -54,26 +82,12 @@ class ExpertTrainConfig(ModelConfig):
 def train(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(help="The base: a hub id, a folder, or zoo:NAME.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="What to learn.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The expert's folder; must not exist.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of real tasks.")] = None,
-    reward: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="exact, numeric, label, code, or a plugin's. [default: the task's]"
-        ),
-    ] = None,
-    objective: Annotated[
-        Literal["reinforce", "next_token"], typer.Option(help="Learn from rewards, or from wanted answers.")
-    ] = "reinforce",
-    modules: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PART", help="Modules by parts of their names, once for each: mlp, attention, q_proj."
-        ),
-    ] = None,
+    task: TaskOption = None,
+    out: OutOption = None,
+    data: DataOption = None,
+    reward: RewardOption = None,
+    objective: ObjectiveOption = "reinforce",
+    modules: ModulesOption = None,
     description: Annotated[str, typer.Option(help="One line for people and dispatchers.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps at most.")] = 120,
     rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.02,
@@ -82,23 +96,14 @@ def train(
     temperature: Annotated[float, typer.Option(help="Of the answers drawn.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 16,
     kl: Annotated[float, typer.Option(help="Weight of the divergence from the base.")] = 0.02,
-    normalise: Annotated[
-        bool, typer.Option("--normalise", help="Divide advantages by their deviation in the group.")
-    ] = False,
+    normalise: NormaliseOption = False,
     clip: Annotated[float | None, typer.Option(help="Clip probability ratios at 1 +- this.")] = None,
     passes: Annotated[int, typer.Option(min=1, help="Gradient steps on the same answers.")] = 1,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between looks at validation.")] = 10,
-    patience: Annotated[
-        int, typer.Option(min=0, help="Looks without a better score before it stops; 0: never.")
-    ] = 6,
-    run_code: Annotated[
-        bool,
-        typer.Option("--run-code", help="Allow the reward code to run what the model writes, in a sandbox."),
-    ] = False,
+    patience: PatienceOption = 6,
+    run_code: CodeOption = False,
     reward_seconds: Annotated[float, typer.Option(help="Longest one call of a reward may take.")] = 10.0,
-    too_long: Annotated[
-        Literal["stop", "drop"], typer.Option(help="What to do with prompts longer than the window.")
-    ] = "stop",
+    too_long: LongOption = "stop",
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,
