@@ -15,7 +15,7 @@ from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
     from umaf.cli.merge import MergeConfig
-    from umaf.merging.lowrank import LoraMerge
+    from umaf.merging.lowrank import LoraMerge, LoraPlan
     from umaf.merging.recipe import Recipe
 
 
@@ -25,17 +25,23 @@ def run(recipe: Recipe, settings: MergeConfig, *, as_json: bool) -> None:
     Raises:
         ConfigError: an option has no meaning for LoRAs.
     """
-    from umaf.merging.lora_recipe import merge_lora_recipe
+    from umaf.merging.lora_recipe import merge_lora_recipe, plan_lora_recipe
     from umaf.merging.stages import check_apart
 
-    for flag, given in (("dry-run", settings.dry_run), ("resume", settings.resume)):
-        if given:
-            raise ConfigError(f"--{flag} has no meaning where only LoRA folders are merged; leave it out.")
-    if settings.out is None:
-        raise ConfigError("umaf merge needs a folder to write to; name it after the recipe.")
+    if settings.resume:
+        raise ConfigError("--resume has no meaning where only LoRA folders are merged; leave it out.")
     rank = settings.rank or "auto"
     if rank != "auto" and not rank.isdecimal():
         raise ConfigError(f"--rank was {rank!r}, but it must be a whole number or auto.")
+    if settings.dry_run:
+        wanted = "auto" if rank == "auto" else int(rank)
+        plan = plan_lora_recipe(recipe, rank=wanted, allow_pickle=settings.allow_pickle)
+        print(json.dumps(asdict(plan), indent=2)) if as_json else _show_plan(plan)
+        return
+    if settings.out is None:
+        raise ConfigError(
+            "umaf merge needs a folder to write to; name it after the recipe, or ask for --dry-run."
+        )
     check_apart(settings.out, (recipe,))
     seeded = recipe if settings.seed is None else recipe.model_copy(update={"seed": settings.seed})
     with stages(quiet=as_json) as say:
@@ -57,6 +63,17 @@ def run(recipe: Recipe, settings: MergeConfig, *, as_json: bool) -> None:
         print(json.dumps(said, indent=2))
         return
     _show(found)
+
+
+def _show_plan(plan: LoraPlan) -> None:
+    console = Console()
+    table = Table("module", "shape", "ranks", "rank, at most", "merged", title=escape(f"on {plan.base}"))
+    for row in plan.modules:
+        shape, ranks = " x ".join(map(str, row.shape)), ", ".join(map(str, row.ranks))
+        table.add_row(escape(row.name), shape, ranks, str(row.rank), "as factors" if row.exact else "dense")
+    console.print(table)
+    for note in plan.notes:
+        console.print(f"note: {escape(note)}", highlight=False)
 
 
 def _show(found: LoraMerge) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from umaf.deltas.lowrank import Rank
 from umaf.deltas.settings import read_config
 from umaf.merging.lora_modules import on_weights
-from umaf.merging.lowrank import LoraMerge, merge_loras
+from umaf.merging.lowrank import LoraMerge, LoraPlan, merge_loras, plan_loras
 from umaf.merging.opening import open_ref
 from umaf.merging.recipe import Filtered, Recipe, Value
 from umaf.merging.reference import Ref
 from umaf.merging.registry import method_of
+
+T = TypeVar("T")
 
 _UNUSED = ("slices", "dtype", "tokenizer", "chat_template")
 
@@ -46,6 +48,34 @@ def merge_lora_recipe(
         CheckpointError: the base cannot be read.
         OutputError: the folder exists or cannot be written.
     """
+    folders = [one.model.path for one in recipe.models]
+    merge = partial(merge_loras, recipe.method, folders, out, rank=rank, energy=energy)
+    return _with_base(recipe, merge, allow_pickle)
+
+
+def plan_lora_recipe(
+    recipe: Recipe, *, rank: Rank = "auto", energy: float | None = None, allow_pickle: bool = False
+) -> LoraPlan:
+    """Find out what :func:`merge_lora_recipe` would do with the same arguments, and whether it can.
+
+    Args:
+        recipe: as there.
+        rank: as there.
+        energy: as there.
+        allow_pickle: as there.
+
+    Raises:
+        ConfigError: the recipe says what has no meaning for LoRAs.
+        AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
+        CheckpointError: the base cannot be read.
+    """
+    folders = [one.model.path for one in recipe.models]
+    return _with_base(
+        recipe, partial(plan_loras, recipe.method, folders, rank=rank, energy=energy), allow_pickle
+    )
+
+
+def _with_base(recipe: Recipe, run: Callable[..., T], allow_pickle: bool) -> T:
     for key in _UNUSED:
         if getattr(recipe, key):
             raise recipe.error(
@@ -53,11 +83,10 @@ def merge_lora_recipe(
             )
     options = _options(recipe)
     scale = float(options.pop("scale", 1.0))
-    merge = partial(merge_loras, recipe.method, [one.model.path for one in recipe.models], out)
     if recipe.base is None or not (_at_hand(recipe.base) or _wants_base(recipe)):
-        return merge(rank=rank, energy=energy, seed=recipe.seed, scale=scale, **options)
+        return run(seed=recipe.seed, scale=scale, **options)
     with open_ref(recipe.base, allow_pickle=allow_pickle) as base:
-        return merge(rank=rank, energy=energy, base=base, seed=recipe.seed, scale=scale, **options)
+        return run(base=base, seed=recipe.seed, scale=scale, **options)
 
 
 def _at_hand(base: Ref) -> bool:

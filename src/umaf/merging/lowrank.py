@@ -80,6 +80,93 @@ class LoraMerge:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PlannedModule:
+    """One module of a LoRA that is to be merged.
+
+    Attributes:
+        name: of the module or parameter.
+        shape: of its weight's delta, (out, in).
+        ranks: of the adapters' factors; 0 where one does nothing.
+        rank: of the merged factors, at most.
+        exact: the method will run on the factors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    ranks: tuple[int, ...]
+    rank: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class LoraPlan:
+    """What a merge of LoRAs would do.
+
+    Attributes:
+        base: of the adapters.
+        modules: what it would change.
+        notes: what would be left as it is.
+    """
+
+    base: str
+    modules: tuple[PlannedModule, ...]
+    notes: tuple[str, ...]
+
+
+def plan_loras(
+    method: str,
+    folders: Sequence[str | Path],
+    *,
+    rank: Rank = "auto",
+    energy: float | None = None,
+    base: Checkpoint | None = None,
+    seed: int = 0,
+    scale: float = 1.0,
+    **options: Any,
+) -> LoraPlan:
+    """Find out what `merge_loras` would do with the same arguments, and whether it can.
+
+    Args:
+        method: as there.
+        folders: as there.
+        rank: as there.
+        energy: as there.
+        base: as there.
+        seed: as there.
+        scale: as there.
+        options: as there.
+
+    Returns:
+        The modules, with the highest rank that each may come to.
+
+    Raises:
+        AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
+        ConfigError: an option is wrong, or the method needs the weights of the base.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from umaf.deltas import LowRank
+        >>> one = Target("linear", LowRank(torch.ones(1, 3), torch.ones(2, 1)))
+        >>> place = write_adapter(Path(tempfile.mkdtemp()) / "a", {"layers.0.up": one})
+        >>> plan_loras("task_arithmetic", [place, place]).modules[0].ranks
+        (1, 1)
+    """
+    asked = _Asked(rank, energy, base, seed, scale)
+    setting, ground, notes = _setting(method, folders, asked, options)
+    rows, found = targets_of(setting.adapters), []
+    most = max([1, *(sum(one.delta.rank for one in row if one) for row in rows.values())])
+    for name, row in rows.items():
+        module = module_of(setting, name, row)
+        ranks = tuple(0 if one is None else one.delta.rank for one in row)
+        shape = tuple(module.target.delta.shape)
+        exact = in_factors(module)
+        wanted = (sum(ranks) if exact else most) if rank == "auto" else rank
+        reach = sum(ranks) if exact else wanted
+        found.append(PlannedModule(name, shape, ranks, min(wanted, reach, *shape[-2:]), exact))
+    return LoraPlan(ground, tuple(found), notes)
+
+
 def merge_loras(
     method: str,
     folders: Sequence[str | Path],
@@ -128,27 +215,8 @@ def merge_loras(
         1
     """
     refuse_existing(out)
-    if not folders:
-        raise ConfigError(f"{method} was asked to merge no adapter; give at least one.")
-    adapters = tuple(read_adapter(folder) for folder in folders)
-    ground = base_of(adapters, base)
-    notes = check_mergeable(adapters, base)
-    given = check_options(method, options, models=len(adapters))
-    method, given = _method(method, given, len(adapters), base)
-    ranks = [sum(one.delta.rank for one in row if one) for row in targets_of(adapters).values()]
-    setting = Setting(
-        method=method,
-        options=given,
-        amount=Amount(rank, energy if energy is not None else ENERGY, max([1, *ranks])),
-        energy=energy if rank == "auto" else None,
-        adapters=adapters,
-        config=config_of(ground, base),
-        base=base,
-        scale=scale,
-        seed=seed,
-        conv1d=any(bool(adapter.config.get("fan_in_fan_out")) for adapter in adapters),
-        blocks=any(in_block(name) for adapter in adapters for name in adapter.targets),
-    )
+    asked = _Asked(rank, energy, base, seed, scale)
+    setting, ground, notes = _setting(method, folders, asked, options)
     targets, whole, modules = _merged(setting)
     squares = sum(module.norm**2 for module in modules)
     lost = sum((module.error * module.norm) ** 2 for module in modules)
@@ -158,11 +226,47 @@ def merge_loras(
         targets,
         whole=whole,
         base=ground,
-        task=_task(adapters),
+        task=_task(setting.adapters),
         conv1d=setting.conv1d,
         record=_record(setting, found, ground),
     )
     return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    rank: Rank
+    energy: float | None
+    base: Checkpoint | None
+    seed: int
+    scale: float
+
+
+def _setting(
+    method: str, folders: Sequence[str | Path], asked: _Asked, options: Mapping[str, Any]
+) -> tuple[Setting, str, tuple[str, ...]]:
+    if not folders:
+        raise ConfigError(f"{method} was asked to merge no adapter; give at least one.")
+    adapters = tuple(read_adapter(folder) for folder in folders)
+    ground = base_of(adapters, asked.base)
+    notes = check_mergeable(adapters, asked.base)
+    given = check_options(method, options, models=len(adapters))
+    method, given = _method(method, given, len(adapters), asked.base)
+    ranks = [sum(one.delta.rank for one in row if one) for row in targets_of(adapters).values()]
+    setting = Setting(
+        method=method,
+        options=given,
+        amount=Amount(asked.rank, asked.energy if asked.energy is not None else ENERGY, max([1, *ranks])),
+        energy=asked.energy if asked.rank == "auto" else None,
+        adapters=adapters,
+        config=config_of(ground, asked.base),
+        base=asked.base,
+        scale=asked.scale,
+        seed=asked.seed,
+        conv1d=any(bool(adapter.config.get("fan_in_fan_out")) for adapter in adapters),
+        blocks=any(in_block(name) for adapter in adapters for name in adapter.targets),
+    )
+    return setting, ground, notes
 
 
 def _method(

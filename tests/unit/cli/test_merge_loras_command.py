@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,6 +66,17 @@ def test_methods_on_entries_are_merged_densely(two, run):
     assert not found["modules"][0]["exact"]
 
 
+def test_the_plan_of_a_merge_writes_nothing(two, run):
+    found = json.loads(run(recipe("task_arithmetic"), "out", "--dry-run", "--json"))
+    module = next(one for one in found["modules"] if one["name"] == UP)
+    made = json.loads(run(recipe("task_arithmetic"), "made", "--json"))
+    merged = next(one for one in made["modules"] if one["name"] == UP)
+    assert module["exact"] and merged["rank"] <= module["rank"] == sum(module["ranks"])
+    assert not Path("out").exists() and "as factors" in run(recipe("task_arithmetic"), "--dry-run")
+    dense = json.loads(run(recipe("ties"), "--dry-run", "--rank", "1", "--json"))["modules"]
+    assert not any(one["exact"] for one in dense) and {one["rank"] for one in dense} == {1}
+
+
 @pytest.fixture
 def no_hub(monkeypatch):
     def refuse(*_, **__):
@@ -97,7 +109,8 @@ def test_from_python(two):
         ({"tokenizer": "union"}, ("out",), "tokenizer"),
         ({"options": {"weight": [0.1, 0.9]}}, ("out",), "one value"),
         ({}, ("out", "--rank", "many"), "whole number"),
-        ({}, ("out", "--dry-run"), "--dry-run"),
+        ({}, ("out", "--resume"), "--resume"),
+        ({"options": {"weight": [0.1, 0.9]}}, ("--dry-run",), "one value"),
         ({}, ("a/in",), "lies in the model"),
         ({}, (), "needs a folder"),
     ],

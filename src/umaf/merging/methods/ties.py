@@ -127,7 +127,8 @@ def ties(
     Args:
         deltas: models minus base.
         weight: what the entries that survive are multiplied by; with `elect="weighted"`, before the election.
-        density: share of entries that are kept, in (0, 1]. Entries that equal the smallest kept one all stay.
+        density: share of entries that are kept, in (0, 1]. Entries that equal the smallest kept one all stay: deltas of
+            bfloat16 weights have many equal entries, of which mergekit keeps as many as fit, whichever they are.
         trim: the k largest of the whole model, or of each tensor.
         elect: by the sum of trimmed deltas, or of weighted trimmed deltas.
         tie: the sign where the sum is 0: that of most entries (of the model or the tensor, as trimmed), or plus.
