@@ -54,6 +54,10 @@ class Drafts:
     Attributes:
         rows: continuations, opening by opening; those that cannot stand behind an opening as words left out.
         texts: every continuation behind its opening, in the same order.
+
+    Example:
+        >>> Drafts(((" good", " bad"),), ("it is good", "it is bad")).rows[0]
+        (' good', ' bad')
     """
 
     rows: tuple[tuple[str, ...], ...]
