@@ -90,6 +90,7 @@ def measure(cell: Cell, place: Path) -> dict:
     """Train one cell and ask it the test texts, the bare base too."""
     task, settings, method = task_of(cell.task, cell.seed), settings_of(cell), method_of(cell.method)
     model, folder = opened(), place / "work" / cell.name
+    resumed = state_folder(expert_folder(cell.task, cell.seed)).exists() or state_folder(folder).exists()
     began, wall = time.process_time(), time.perf_counter()
     if method.trains == "svf" and method.objective == "reinforce":
         # These are the experts that the rest of the benchmark uses, so they are written whole.
@@ -110,7 +111,8 @@ def measure(cell: Cell, place: Path) -> dict:
     take_best(policy, fitted)
     for path in state_folder(folder).glob("*"):
         path.unlink()
-    return _scored(cell, policy, list(fitted.curve), cost)
+    # Of a training that was interrupted only the last part was timed.
+    return _scored(cell, policy, list(fitted.curve), None if resumed else cost)
 
 
 def _of_expert(cell: Cell, folder: Path, cost: tuple[float, float] | None) -> dict:
