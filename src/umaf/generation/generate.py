@@ -105,7 +105,9 @@ def generate(
             if cut
         ]
     if target.family.experts:
-        notes.append({"note": f"the stacked experts of {target.name} stay as they are; its attention is adapted"})
+        notes.append(
+            {"note": f"the stacked experts of {target.name} stay as they are; its attention is adapted"}
+        )
     for goal in goals:
         _check_answers(target, goal, truncate)
     try:
