@@ -49,8 +49,12 @@ def assess_harness(
         TaskError: the harness knows no such task, cannot load its data, or this model cannot answer it.
 
     Example:
+        >>> from umaf.models import open_model
         >>> assess_harness(open_model("zoo:llama-1m"), "lm-eval:arc_easy", limit=20)  # doctest: +SKIP
         [Result(...)]
+        >>> assess_harness(open_model("zoo:bert-1m"), "lm-eval:arc_easy")
+        Traceback (most recent call last):
+        umaf.errors.TaskError: lm-eval:arc_easy was asked of "zoo:bert-1m", but the harness needs a model that writes ...
     """
     if model.head not in ("lm", "seq2seq"):
         raise TaskError(
