@@ -23,7 +23,7 @@ from umaf.generation.generator import Generator, load_generator
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
 from umaf.generation.solve import Solved
-from umaf.generation.structured import at_answers, listening, refined, values
+from umaf.generation.structured import at_answers, levelled, listening, refined, values
 from umaf.models import Model
 
 BATCH = 64
@@ -126,8 +126,10 @@ def adapter(
         with cores(model, *as_cores(shared)):
             push = values(asked, generator.card.writers[-1])
             if rounds:
-                x = generator.side_by_side(seen(asked, generator.card.writers))
-                keys = SPREAD * refined(x, x @ keys, rounds=rounds, strength=STRENGTH).float()
+                given, logits = seen(asked, generator.card.writers)
+                x = generator.side_by_side(given)
+                fitted = SPREAD * refined(x, x @ keys, rounds=rounds, strength=STRENGTH)
+                keys = (fitted + levelled(x, logits)).float()
         update = generator.update(keys.cpu(), push.cpu())
         parts.append({name: (a.contiguous(), b.contiguous()) for name, (a, b) in update.items()})
     weights = [goal.weight for goal in goals]
@@ -140,12 +142,19 @@ def words_of(goal: Goal) -> tuple[str, ...]:
     return Answers(goal.cue or "", goal.labels, goal.wanted).words
 
 
-def seen(asked: Asked, writers: Sequence[str]) -> dict[str, Tensor]:
-    """Read what writers are given at every probe's answer, `[text, in]` each; hooks around the target stay."""
+def seen(asked: Asked, writers: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+    """Read what writers are given at every probe's answer, `[text, in]` each, and the logits `[text, label]`.
+
+    Hooks around the target stay active.
+    """
     found: dict[str, dict[int, Tensor]] = {writer: {} for writer in writers}
+    said: dict[int, Tensor] = {}
     for rows in batches(asked, BATCH):
         with listening(asked, writers) as heard, torch.no_grad():
-            decide(asked, rows)
+            logits = decide(asked, rows).logits[:, 0]
+        said |= dict(zip(rows, logits, strict=True))
         for writer, given in at_answers(asked, rows, heard).items():
             found[writer] |= dict(zip(rows, given, strict=True))
-    return {writer: torch.stack([one[row] for row in range(len(asked))]) for writer, one in found.items()}
+    order = range(len(asked))
+    given = {writer: torch.stack([one[row] for row in order]) for writer, one in found.items()}
+    return given, torch.stack([said[row] for row in order])

@@ -27,14 +27,15 @@ from umaf.models import bare
 DAMPING = 1e-2
 VALUED = 16
 ENDINGS = (
-    "o_proj", "down_proj", "out_proj", "fc2", "c_proj", "output.dense", "attention.dense", "self_attn.dense",
-    "dense_4h_to_h", "out_lin", "ffn.lin2", "attn.o", "SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo",
+    "o_proj", "out_proj", "attn.c_proj", "attention.output.dense", "attention.dense", "self_attn.dense", "out_lin",
+    "attn.o", "SelfAttention.o", "EncDecAttention.o",
 )  # fmt: skip
-"""Last parts of the names of modules whose output is added to the residual stream."""
+"""Last parts of the names of modules by which attention writes into the residual stream: what they are given at the
+answer has come from the whole text, and reads the universal space better than what the MLPs are given."""
 
 
 def writers(asked: Asked, *, share: float) -> list[str]:
-    """Name the modules that write into the residual stream where the answer is read, the last one last.
+    """Name the modules by which attention writes where the answer is read; the last writer of all comes last.
 
     Args:
         asked: a classification goal made ready for the target.
@@ -142,7 +143,8 @@ def refined(
         strength: of the ridge, per mean squared input.
 
     Returns:
-        Keys, on the scale at which the probes' scores have a standard deviation of 1.
+        Keys, on the scale at which the probes' scores have a standard deviation of 1. They do not see the mean of what
+        the writers are given, so that no label is preferred: a LoRA has no bias to take that back with.
 
     Source: self-training, Scudder, IEEE Transactions on Information Theory 1965.
 
@@ -154,7 +156,10 @@ def refined(
         1.0
     """
     x = read.double()
-    x = x - x.mean(0)
+    middle = x.mean(0)
+    along = middle / middle.norm().clamp_min(1e-12)
+    x = x - middle
+    x = x - torch.outer(x @ along, along)
     # From the side of the texts, of which there are fewer than inputs.
     gram = x @ x.T
     ridge = strength * float(x.square().sum()) / x.shape[1]
@@ -167,6 +172,29 @@ def refined(
         keys = x.T @ (solved @ (said - said.mean(0)))
         now = x @ keys
     return cast(Tensor, keys / now.std().clamp_min(1e-12))
+
+
+def levelled(
+    read: Float[Tensor, "text in"], logits: Float[Tensor, "text label"]
+) -> Float[Tensor, "in label"]:
+    """Give the keys that take back which labels the target prefers on the probes before it has read them.
+
+    They look along the mean of what the writers are given, which is nearly the same for every text.
+
+    Args:
+        read: as `refined` gets it.
+        logits: the target's own, of the labels.
+
+    Source: Zhao et al., Calibrate before use, ICML 2021, here with the probes' mean in place of an empty text.
+
+    Example:
+        >>> keys = levelled(torch.tensor([[2.0, 0.0], [2.0, 1.0]]), torch.tensor([[3.0, 1.0], [3.0, 1.0]]))
+        >>> (torch.tensor([[2.0, 0.5]]) @ keys.float()).round(decimals=4).tolist()
+        [[-1.0, 1.0]]
+    """
+    middle = read.double().mean(0)
+    level = logits.double().mean(0)
+    return torch.outer(middle / middle.square().sum().clamp_min(1e-12), level.mean() - level)
 
 
 def _place(name: str) -> tuple[str, int]:

@@ -38,7 +38,7 @@ from umaf.training.settings import LoopSettings
 
 RATES = {"key": 5.0, "gain": 5.0}
 """Keys learn faster than the shared LoRA; they are linear."""
-WARM = 0.1
+WARM = 0.3
 """Strength of the ridge that the keys begin with, per mean squared input."""
 
 
@@ -64,7 +64,7 @@ class GeneratorSettings(LoopSettings):
     """
 
     rank: int = Field(default=8, ge=1)
-    writing: float = Field(default=0.5, ge=0, le=1)
+    writing: float = Field(default=1.0, ge=0, le=1)
     capabilities: int = Field(default=2, ge=1)
     texts: int = Field(default=24, ge=2)
     shown: int = Field(default=150, ge=4)
@@ -264,7 +264,7 @@ class Lesson:
         """Read what the writers are given on texts, side by side, under the shared LoRA alone."""
         asked = ask(self.target, self.goal(one), truncate=True)
         with cores(self.target, *as_cores(_on(self.generator.shared, self.target.device))):
-            return self.generator.side_by_side(seen(asked, self.generator.card.writers))
+            return self.generator.side_by_side(seen(asked, self.generator.card.writers)[0])
 
     @torch.no_grad()
     def warm(self) -> None:
