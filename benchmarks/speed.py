@@ -144,8 +144,14 @@ def headline(numbers: dict) -> dict[str, Figure]:
     for kind, name in (("cpu", "floor.linear"), ("wall", "floor.linear.wall")):
         figures[name] = _figure([one["umaf"][kind] / one["floor"][kind] for one in floors], "<= 2")
     errors = [one["error"] for one in pairs if "error" in one]
-    for program, name in (("umaf", ""), ("mergekit", ".mergekit"), ("rounding", ".rounding")):
-        figures[f"error.ties.float64{name}"] = _figure([one[program] for one in errors], None)
+    for program, name in (
+        ("umaf", ""),
+        ("mergekit", ".mergekit"),
+        ("rounding", ".rounding"),
+        ("equal", ".equal"),
+    ):
+        rows = [one[program] for one in errors if program in one]
+        figures[f"error.ties.float64{name}"] = _figure(rows, None)
     lora = numbers.get("lora", [])
     figures["ratio.lora_svd"] = _figure([one["peft"]["cpu"] / one["umaf"]["cpu"] for one in lora], ">= 50")
     figures["error.lora_svd"] = _figure([one["umaf"]["error"] for one in lora], None)

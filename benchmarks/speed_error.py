@@ -33,22 +33,28 @@ def errors(models: Sequence[Path], *outputs: Path) -> dict[str, float]:
         outputs: what umaf and mergekit wrote.
 
     Returns:
-        {"umaf": …, "mergekit": …, "rounding": …}; the last is the exact result rounded to bfloat16, which no program
-        that writes bfloat16 can beat.
+        {"umaf": …, "mergekit": …, "rounding": …, "equal": …}. "rounding" is the exact result rounded to bfloat16, which
+        no program that writes bfloat16 can beat. "equal" is umaf against the rule that keeps every entry that equals
+        the smallest kept one, as umaf does and says; the others are against the rule that keeps as many as were asked
+        for, the first ones. Deltas of bfloat16 weights have many equal entries.
     """
-    wrong, size = {"umaf": 0.0, "mergekit": 0.0, "rounding": 0.0}, 0.0
+    wrong, size = {"umaf": 0.0, "mergekit": 0.0, "rounding": 0.0, "equal": 0.0}, 0.0
     for name in CHOSEN:
         base, *experts = (_read(folder, name).double() for folder in models)
-        exact = base + ties(torch.stack([one - base for one in experts]))
+        deltas = torch.stack([one - base for one in experts])
+        exact, equal = base + ties(deltas), base + ties(deltas, equal=True)
         size += float((exact - base).square().sum())
         given = [_read(folder, name).double() for folder in outputs] + [exact.to(torch.bfloat16).double()]
-        for program, one in zip(wrong, given, strict=True):
+        for program, one in zip(("umaf", "mergekit", "rounding"), given, strict=True):
             wrong[program] += float((one - exact).square().sum())
+        wrong["equal"] += float((given[0] - equal).square().sum())
     return {program: (value / size) ** 0.5 for program, value in wrong.items()}
 
 
-def ties(deltas: Tensor) -> Tensor:
+def ties(deltas: Tensor, *, equal: bool = False) -> Tensor:
     """TIES as mergekit means it, in float64: trimmed per tensor, elected by the weighted sum, divided by the weights.
+
+    With `equal`, entries that equal the smallest kept one stay too.
 
     Source: Yadav et al., TIES-Merging, NeurIPS 2023, section 3; the variant's parameters are those of its recipes.
     """
@@ -56,6 +62,8 @@ def ties(deltas: Tensor) -> Tensor:
     trimmed = torch.zeros_like(deltas)
     for row, delta in zip(trimmed, deltas, strict=True):
         place = delta.abs().flatten().argsort(descending=True, stable=True)[:keep]
+        if equal:
+            place = (delta.abs() >= delta.flatten()[place[-1]].abs()).flatten().nonzero()[:, 0]
         row.view(-1)[place] = delta.flatten()[place]
     weighted = WEIGHT * trimmed
     sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
