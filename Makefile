@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light bench-sentiment bench-merge bench-speed bench-adapt clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-sentiment bench-merge bench-speed bench-adapt bench-index clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -50,6 +50,9 @@ bench-adapt: $(STAMP)
 	$(BIN)/python -m benchmarks.adapt_across
 	$(BIN)/python -m benchmarks.adapt_vision
 	$(BIN)/python -m benchmarks.adapt --only-summary
+
+bench-index: $(STAMP)
+	$(BIN)/python -m benchmarks.index
 
 clean:
 	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis

@@ -123,6 +123,9 @@ def search(
     metric: Annotated[
         str, typer.Option(help="cosine, pearson, spearman, kl, or a registered one.")
     ] = "cosine",
+    per_base: Annotated[
+        bool, typer.Option("--per-base", help="Take off what all models of a base share.")
+    ] = False,
     route: Annotated[
         str, typer.Option(help="Of a task: answers (opens nothing), or expert (trains the reader).")
     ] = "answers",
@@ -142,7 +145,7 @@ def search(
         raise ConfigError(
             f"umaf index search needs one of {', '.join(given)}, and got {', '.join(named) or 'none'}; give one."
         )
-    opened, asked = open_store(store), Asked(where, limit, metric)
+    opened, asked = open_store(store), Asked(where, limit, metric, per_base=per_base)
     if words:
         from umaf.index.words import by_words
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from umaf.index.answers import answers_of, knowledge
 from umaf.index.build import Opening, identify, read_model
 from umaf.index.collect import Candidate
 from umaf.index.entry import Entry
+from umaf.index.per_base import nearest_per_base
 from umaf.index.query import Query, query_vector
 from umaf.index.space import check_space
 from umaf.index.store import EXACT, Store, both, quoted
@@ -93,12 +94,14 @@ class Asked:
         limit: how many hits.
         metric: a registered similarity; only "cosine" for searches by answers.
         without: keys that are left out.
+        per_base: take off what all models of a base share; see `umaf.index.per_base`.
     """
 
     where: str | None = None
     limit: int = 10
     metric: str = "cosine"
     without: tuple[str, ...] = ()
+    per_base: bool = False
 
 
 def by_fingerprint(store: Store, fingerprint: Fingerprint, asked: Asked | None = None) -> Found:
@@ -114,6 +117,11 @@ def by_fingerprint(store: Store, fingerprint: Fingerprint, asked: Asked | None =
     kind = f"difference = {'true' if fingerprint.card.base is not None else 'false'}"
     where = both(kind, _narrowed(how))
     vector = fingerprint.vector.flatten()
+    if how.per_base:
+        rows, seconds = nearest_per_base(store, fingerprint, where=where, limit=how.limit)
+        return Found(
+            hits_of(rows), "fingerprint per base", "cosine", store.outline().count, True, 1.0, seconds
+        )
     if how.metric == "cosine":
         return _nearest(store, vector, "fingerprint", where, how)
     return _by_metric(store, fingerprint, where, how)
@@ -144,7 +152,7 @@ def by_model(
     entry = stored(store, name)
     if entry is None:
         entry = read_model(Candidate(locate(name), base, name), store.space, opening)
-    how = Asked(how.where, how.limit, how.metric, (*how.without, entry.key))
+    how = replace(how, without=(*how.without, entry.key))
     found = entry.fingerprint()
     if found is not None:
         return by_fingerprint(store, found, how)

@@ -162,6 +162,24 @@ def test_removing_by_keys(store):
     assert {row["model"] for row in store.rows()} == {"m0", "m2", "m3"}
 
 
+def test_per_base_finds_the_capability_that_the_base_hides(store):
+    draw = torch.Generator().manual_seed(5)
+    tasks, bases = torch.randn(4, 512, generator=draw), 5 * torch.randn(3, 512, generator=draw)
+    entries = []
+    for base in range(3):
+        for task in range(4):
+            one = entry(f"b{base} t{task}", bases[base] + tasks[task])
+            entries.append(replace(one, card=replace(one.card, base=f"b{base}")))
+    store.put(entries)
+    query = entries[1].fingerprint()
+    plain = by_fingerprint(store, query, Asked(without=(entries[1].key,))).hits[0].model
+    found = by_fingerprint(store, query, Asked(without=(entries[1].key,), per_base=True))
+    assert plain.startswith("b0") and {hit.model for hit in found.hits[:2]} == {"b1 t1", "b2 t1"}
+    alone = Fingerprint(query.vector, replace(query.card, base="another"))
+    with pytest.raises(StoreError, match="3 models of the base another"):
+        by_fingerprint(store, alone, Asked(per_base=True))
+
+
 def test_cells_are_searched_approximately_and_the_recall_is_told(store):
     draw = torch.Generator().manual_seed(0)
     centres = torch.randn(16, 512, generator=draw)
