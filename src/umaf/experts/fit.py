@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umaf import seeds
+from umaf import pulse, seeds
 from umaf.errors import ExpertError, NumericalError, TaskError
 from umaf.experts.policy import Policy
 from umaf.experts.reinforce import advantages, reinforce_loss, rollout
@@ -133,6 +133,7 @@ def take_step(work: Work, state: State) -> dict[str, float]:
     state.step += 1
     state.moving = False
     state.curve.append({"step": state.step, **{key: round(value, 6) for key, value in numbers.items()}})
+    pulse.tell("expert", state.step, **numbers)
     return numbers
 
 
@@ -145,6 +146,7 @@ def look(work: Work, state: State) -> float:
     state.curve.append(
         {"step": state.step, "validation": round(right, 6), "validation_reward": round(score, 6)}
     )
+    pulse.tell("expert on validation", state.step, right=right, reward=score)
     if score > state.best_score:
         state.best = {name: p.detach().clone() for name, p in state.parameters.items()}
         state.best_score, state.since = score, 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umaf import pulse
 from umaf.errors import NumericalError
 from umaf.training.devices import Devices, alone
 from umaf.training.settings import LoopSettings
@@ -89,6 +90,7 @@ def train(
     while state.step < settings.steps and not _tired(state, settings):
         value = _step(state, loss, settings, crew)
         state.curve.append({"step": state.step, "loss": value})
+        pulse.tell("training", state.step, loss=value)
         if state.step % settings.look_every == 0 or state.step == settings.steps:
             _look(state, look)
         if folder is not None and crew.first and state.step % settings.keep_every == 0:
