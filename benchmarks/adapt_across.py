@@ -43,6 +43,7 @@ WORK = ROOT / "out" / "adapt" / "across"
 SOURCES = (
     "benchmarks/adapt_across.py",
     "src/umaf/experts/across.py",
+    "src/umaf/experts/vocabulary.py",
     "src/umaf/tasks/generated/*.py",
     "constraints.txt",
 )

@@ -2,9 +2,9 @@
 
 - `aligned`: by what the expert does. On shared texts without labels, the source's hidden states move when the expert
   is attached; that shift, carried into the target's space by a ridge map between the two models' states, is the goal,
-  and the target's z is its least-squares fit. Where both models write text, the shift of the logits of tokens that
-  both vocabularies have is met too. No two singular values have to mean the same thing, so widths, depths,
-  architectures and tokenizers may differ.
+  and the target's z is its least-squares fit. Where both models write text, the shift of their next tokens'
+  logits is met too, carried between vocabularies by strings. No two singular values have to mean the same thing, so
+  widths, depths, architectures and tokenizers may differ.
 - `in_order`: by number, as the paper does it (Sun et al., 2025, section 4.4): the i-th largest singular value of one
   model is taken for the i-th of the other.
 - `shuffled`: the same numbers in a random order; what is left is chance.
@@ -28,6 +28,7 @@ from umaf.experts.attach import attached
 from umaf.experts.bound import bounded
 from umaf.experts.decompose import Factored, svf_modules
 from umaf.experts.expert import Expert, check_expert, new_card, ranks_of
+from umaf.experts.vocabulary import token_map
 from umaf.generation.places import Places, pair, read
 from umaf.generation.watch import watched
 from umaf.models import Model, bare, layer_list
@@ -100,8 +101,7 @@ def aligned(
             f'Expert "{expert.name}" was to be carried to "{target.name}", but on these {len(texts)} texts it changes '
             "nothing; give texts of the task it was trained on."
         )
-    ids = _shared_tokens(source, target)
-    outputs = None if ids is None else _output_goal(expert, models, (there, here), (factored[0], ids))
+    outputs = _output_goal(expert, models, (there, here), factored[0])
     z, missing = _least_squares(_Problem(target, factored[1], goals, here, fit, outputs))
     settings = {"way": "aligned", "texts": len(texts), "cue": cue, "fit": asdict(fit)}
     return _made(expert, target, z, settings, {"missing": missing})
@@ -224,7 +224,7 @@ class _Outputs:
     """Wanted logits where answers are read.
 
     Attributes:
-        ids: of the target's tokens that the source's vocabulary has too.
+        ids: of the target's tokens that the source's vocabulary speaks for.
         logits: of these, ``[text, token]``, less their mean.
         moved: mean square of the shift that leads there.
     """
@@ -234,48 +234,38 @@ class _Outputs:
     moved: float
 
 
-def _shared_tokens(source: Model, target: Model) -> tuple[Tensor, Tensor] | None:
-    """Tokens that both vocabularies have, as ids of each; None where a model has no next-token logits."""
-    if any(model.head != "lm" or model.kind != "decoder" for model in (source, target)):
-        return None
-    own, theirs = (
-        {token.replace("▁", "Ġ"): at for token, at in model.tokenizer.get_vocab().items()}
-        for model in (target, source)
-    )
-    both = sorted(own.keys() & theirs.keys())
-    return (
-        (torch.tensor([theirs[t] for t in both]), torch.tensor([own[t] for t in both]))
-        if len(both) > 1
-        else None
-    )
-
-
 def _output_goal(
-    expert: Expert, models: tuple[Model, Model], places: tuple[Places, Places], given: tuple[Factors, tuple]
-) -> _Outputs:
-    """Add the source's shift of the shared tokens' logits to the target's; no map is needed between tokens."""
-    (source, target), (there, here), (factored, (theirs, own)) = models, places, given
+    expert: Expert, models: tuple[Model, Model], places: tuple, factored: Factors
+) -> _Outputs | None:
+    """Add the source's shift of logits to the target's; None where a model has no next-token logits."""
+    (source, target), (there, here) = models, places
+    if any(model.head != "lm" or model.kind != "decoder" for model in models):
+        return None
+    between = token_map(source, target)
+    if between is None:
+        return None
     with torch.no_grad():
-        before = _logits(source, there, theirs)
+        before = _logits(source, there)
         with attached(source, factored, expert.z):
-            shift = _logits(source, there, theirs) - before
-        return _Outputs(own, _logits(target, here, own) + shift, float(shift.square().sum(1).mean()))
+            shift = between.carry(before, _logits(source, there))
+        wanted = _logits(target, here)[:, between.target] + shift
+    wanted = wanted - wanted.mean(1, keepdim=True)
+    return _Outputs(between.target, wanted, float(shift.square().sum(1).mean()))
 
 
-def _logits(model: Model, places: Places, ids: Tensor) -> Tensor:
-    """Logits of some tokens where answers are read, less their mean, ``[text, token]`` on the CPU."""
+def _logits(model: Model, places: Places) -> Tensor:
+    """Logits where answers are read, ``[text, vocabulary]`` on the CPU."""
     found = []
     for start in range(0, len(places.batch), 64):
         batch = places.batch.take(range(start, min(start + 64, len(places.batch))))
         hidden = bare(model.net).base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-        found.append(_of_tokens(model, hidden, batch.last, ids).cpu())
+        found.append(_at_answers(model, hidden, batch.last).cpu())
     return torch.cat(found)
 
 
-def _of_tokens(model: Model, hidden: Tensor, last: Tensor, ids: Tensor) -> Tensor:
+def _at_answers(model: Model, hidden: Tensor, last: Tensor) -> Tensor:
     head: Any = bare(model.net).get_output_embeddings()
-    logits = head(hidden[torch.arange(len(hidden)), last.to(hidden.device)]).float()[:, ids.to(hidden.device)]
-    return logits - logits.mean(1, keepdim=True)
+    return head(hidden[torch.arange(len(hidden)), last.to(hidden.device)]).float()
 
 
 def _answers(here: Places) -> Tensor:
@@ -345,8 +335,10 @@ def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tenso
     layers, outputs = torch.stack(parts).mean(), problem.outputs
     if outputs is None or outputs.moved == 0:
         return layers
-    logits = _of_tokens(target, found.last_hidden_state, batch.last, outputs.ids)
-    gap = (logits - outputs.logits[texts].to(logits.device)).square().sum(1).mean() / outputs.moved
+    logits = _at_answers(target, found.last_hidden_state, batch.last)[:, outputs.ids]
+    gap = (logits - logits.mean(1, keepdim=True) - outputs.logits[texts].to(logits.device)).square().sum(
+        1
+    ).mean() / outputs.moved
     return (1 - problem.fit.outputs) * layers + problem.fit.outputs * gap
 
 

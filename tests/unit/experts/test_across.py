@@ -10,6 +10,7 @@ import torch
 from umaf.errors import ExpertError
 from umaf.experts import attached, check_expert, decompose, identity_expert, svf_modules
 from umaf.experts.across import Fit, aligned, in_order, partners, shuffled
+from umaf.experts.vocabulary import token_map
 from umaf.models import open_model
 
 TEXTS = [
@@ -102,6 +103,27 @@ def test_partners_are_of_one_kind_name_and_depth():
     assert found["layers.3.self_attn.q"] == "layers.1.self_attn.q"
     assert found["layers.1.mlp.fc"] == "layers.0.mlp.up" and found["layers.2.mlp.fc"] == "layers.1.mlp.up"
     assert partners(["layers.0.mlp.up"], ["layers.0.self_attn.q"]) == {}
+
+
+def test_a_change_of_logits_goes_by_strings_from_one_vocabulary_to_another(pico, llama):
+    model, gpt2 = llama[0], open_model(pico("gpt2"))
+    for source, target in ((model, gpt2), (gpt2, model), (model, model)):
+        between = token_map(source, target)
+        words = {}
+        for text in (" film", " doctor", " letter"):
+            own, theirs = (
+                each.tokenizer(text, add_special_tokens=False)["input_ids"][0] for each in (source, target)
+            )
+            words[text] = (own, between.target.tolist().index(theirs))
+        before = torch.zeros(1, source.config.vocab_size)
+        for own, place in words.values():
+            after = before.clone()
+            after[0, own] += 3
+            change = between.carry(before, after)[0]
+            # Several of the source's tokens may begin with the same token there, which dilutes the change.
+            assert change[place] > 1 and change[place] == change.max()
+    same = torch.randn(2, model.config.vocab_size)
+    assert torch.allclose(between.carry(same, same), torch.zeros(2, len(between.target)))
 
 
 def test_what_cannot_be_carried_is_one_sentence(pico, llama):
