@@ -142,6 +142,18 @@ def show(cells: Cells, console: Console) -> None:
     console.print(table)
 
 
+def _short(cell: dict[str, Any]) -> dict[str, Any]:
+    """Leave of a cell what a record needs: answers as a string of 0 and 1, and of the curve the validation looks."""
+    signs = {key: "".join("01"[right] for right in cell[key]) for key in ("correct", "base")}
+    curves = cell["curve"]
+    looks = (
+        curves[0]["validation"]
+        if "validation_step" in curves[0]
+        else [entry["validation"] for entry in curves if "validation" in entry]
+    )
+    return {**cell, **signs, "curve": looks}
+
+
 def summarise(home: Path) -> None:
     """Write record and summary of everything measured so far, the other parts too, and print the table."""
     cells = read(home)
@@ -150,7 +162,7 @@ def summarise(home: Path) -> None:
     if not figures:
         raise SystemExit("adapt: nothing has been measured yet.")
     show(cells, Console(width=120))
-    results = {"--".join(map(str, key)): cell for key, cell in cells.items()}
+    results = {"--".join(map(str, key)): _short(cell) for key, cell in cells.items()}
     intervals = {
         f"{method}.{task.partition('/')[2]}": vars(mean_interval(found, bootstrap=Bootstrap(resamples=500)))
         for method in ("base", *(one.name for one in METHODS))

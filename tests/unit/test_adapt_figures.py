@@ -1,0 +1,57 @@
+"""The figures of the adaptation benchmark, from cells whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.adapt_plan import SEEDS, TASKS, cells, settings_of
+from benchmarks.adapt_summary import figures_of, gain, scores
+
+
+def cell(right: float, bare: float, parameters: int = 10) -> dict:
+    draw = lambda share: (np.arange(200) < 200 * share).tolist()  # noqa: E731
+    return {"correct": draw(right), "base": draw(bare), "parameters": parameters, "cpu": 1.0, "curve": []}
+
+
+@pytest.fixture
+def known():
+    """Experts gain 0.1 on every task and seed, but lose 0.2 on the last task; LoRAs gain 0.3 everywhere."""
+    found = {}
+    for seed in SEEDS:
+        for task in TASKS:
+            shift = -0.2 if task == TASKS[-1] else 0.1
+            found["svf_rl", task, seed] = cell(0.5 + shift, 0.5, 7)
+            found["lora_rl", task, seed] = cell(0.8, 0.5, 350)
+    return found
+
+
+def test_gains_are_paired_differences(known):
+    figure = gain(known, "svf_rl", TASKS[0])
+    assert figure is not None and figure.value == pytest.approx(0.1) and figure.n == 200 * len(SEEDS)
+    assert 0 < figure.low < 0.1 < figure.high
+    assert gain(known, "ia3_ntp", TASKS[0]) is None
+    assert scores(known, "base", TASKS[0]) == [0.5] * len(SEEDS)
+
+
+def test_the_headline_is_the_worst_task_and_not_the_mean(known):
+    figures = figures_of(known)
+    assert figures["gain.svf_rl_over_base.worst_task"].value == pytest.approx(-0.2)
+    assert figures["gain.svf_rl_over_base.worst_task"].high < 0
+    assert figures["gain.svf_rl_over_lora_rl"].value == pytest.approx((3 * -0.2 + -0.5) / 4)
+    assert figures["params.svf_over_lora16"].value == pytest.approx(0.02)
+
+
+def test_what_is_missing_gives_no_headline(known):
+    del (
+        known["svf_rl", TASKS[0], SEEDS[0]],
+        known["svf_rl", TASKS[0], SEEDS[1]],
+        known["svf_rl", TASKS[0], SEEDS[2]],
+    )
+    assert "gain.svf_rl_over_base.worst_task" not in figures_of(known)
+
+
+def test_the_plan_has_every_cell_once():
+    names = [one.name for one in cells()]
+    assert len(set(names)) == len(names) == 5 * len(TASKS) * len(SEEDS)
+    assert {settings_of(one).steps for one in cells()} == {60}
