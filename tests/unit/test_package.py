@@ -13,11 +13,11 @@ import umaf
 
 CHECK = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 {code}
 loaded = {{name.split(".")[0] for name in sys.modules}}
 heavy = sorted(loaded & {{"torch", "transformers", "peft", "numpy", "pydantic"}})
-print(heavy, time.perf_counter() - start)
+print(heavy, time.process_time() - start)
 """
 
 
