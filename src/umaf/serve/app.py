@@ -16,7 +16,7 @@ from umaf.dispatch.adaptive import AdaptiveModel
 from umaf.dispatch.chat import Request as Asked
 from umaf.dispatch.chat import conversation
 from umaf.dispatch.decision import OTHER
-from umaf.dispatch.decode import Drawing, sizes_of
+from umaf.dispatch.decode import Drawing
 from umaf.errors import UmafError
 from umaf.serve.answers import Answer, Form, event
 from umaf.serve.bodies import Chat, Common, Completion, read_body
@@ -130,39 +130,30 @@ class _Service:
         return {"": None, "base": OTHER}.get(alone, alone)
 
     def _drawings(self, body: Common, asks: list[Asked]) -> list[list[Drawing]]:
-        """Say how the copies of every prompt are drawn; without a length, as long as server and window allow."""
-        limit, window = self._settings.max_new_tokens, self._base.window
+        """Say how the copies of every prompt are drawn."""
+        limit, most = self._settings.max_new_tokens, self._settings.max_waiting
         if body.longest is not None and body.longest > limit:
             raise Fault(
                 400,
                 f"{body.longest} tokens were asked for, but replies here have {limit} at most.",
                 param="max_tokens",
             )
-        found = []
-        for ask in asks:
-            longest = body.longest
-            if longest is None:
-                room = limit
-                if window is not None and self._base.head == "lm":
-                    size = sizes_of(self._base, [ask.prompt], [Drawing(1)])[0]
-                    room = min(limit, window - size)
-                longest = room
-            found.append([body.drawing(longest, copy) for copy in range(body.n)])
-        return found
+        if len(asks) * body.n > most:
+            raise Fault(
+                400, f"{len(asks) * body.n} replies were asked for, but one request may ask for {most}."
+            )
+        return [[body.drawing(body.longest or limit, copy) for copy in range(body.n)] for _ in asks]
 
     async def _answer(self, request: Request, body: Common, asks: list[Asked], form: Form) -> Any:
         """Let the worker write, and give what it writes, as a whole or as a stream."""
         experts = self._experts(body)
-        try:
-            drawings = self._drawings(body, asks)
-        except UmafError as problem:
-            raise fault_of(problem) from problem
+        drawings, fit = self._drawings(body, asks), body.longest is None
         told: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         loop, until = asyncio.get_running_loop(), time.monotonic() + self._settings.seconds
         jobs: list[Job] = []
         for ask, copies in zip(asks, drawings, strict=True):
             for drawing in copies:
-                jobs.append(Job(ask, drawing, experts, _teller(loop, told, len(jobs)), until))
+                jobs.append(Job(ask, drawing, experts, _teller(loop, told, len(jobs)), until, fit=fit))
         self._worker.submit(jobs)
         events = _events(told, jobs)
         if body.stream:

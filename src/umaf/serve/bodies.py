@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from umaf.dispatch.decode import Drawing
 from umaf.serve.faults import Fault
 
+Stop = Annotated[str, Field(max_length=256)]
 Body = TypeVar("Body", bound="Common")
 # Asking for these would change what comes back in ways that cannot be given; their plain values are harmless.
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -47,9 +48,14 @@ class Common(BaseModel):
     temperature: float | None = Field(default=1.0, ge=0, le=2)
     top_p: float | None = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: list[Stop] = Field(default_factory=list, max_length=16)
     max_tokens: int | None = Field(default=None, ge=1)
     experts: str | dict[str, float] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else ([] if value is None else value)
 
     @property
     def longest(self) -> int | None:
@@ -58,11 +64,10 @@ class Common(BaseModel):
 
     def drawing(self, longest: int, copy: int) -> Drawing:
         """Say how one reply is drawn; copies of one prompt differ by their seed."""
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         seed = secrets.randbits(62) if self.seed is None else self.seed
         heat = 1.0 if self.temperature is None else self.temperature
         share = 1.0 if self.top_p is None else self.top_p
-        return Drawing(longest, heat, share, tuple(stop for stop in stops if stop), seed + copy)
+        return Drawing(longest, heat, share, tuple(stop for stop in self.stop if stop), seed + copy)
 
 
 class Part(BaseModel):

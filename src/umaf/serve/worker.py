@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class Job:
         experts: an expert's name or weights by name; None lets the dispatcher decide.
         tell: called with every event, from the worker's thread.
         until: when it has to be done, by `time.monotonic`.
+        fit: no length was asked for, so a reply is as long as the window allows, up to the drawing's.
         gone: set when nobody waits any more.
     """
 
@@ -63,6 +64,7 @@ class Job:
     experts: str | Mapping[str, float] | None
     tell: Callable[[Event], None]
     until: float
+    fit: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
 
     def over(self) -> bool:
@@ -165,7 +167,7 @@ class Worker:
         ready: list[tuple[Job, Decision, int]] = []
         for job, decision in self._decided(jobs):
             try:
-                size = sizes_of(self._adaptive.shelf.model, [job.request.prompt], [job.drawing])[0]
+                size = self._fitted(job)
             except UmafError as problem:
                 job.tell(fault_of(problem))
                 continue
@@ -185,6 +187,17 @@ class Worker:
                 going[piece.row].tell(Written(piece.text, piece.finish, piece.tokens))
         except UmafError as problem:
             self._fail(going, fault_of(problem))
+
+    def _fitted(self, job: Job) -> int:
+        """Count a prompt's tokens, and cut the length of a reply that asked for none."""
+        model = self._adaptive.shelf.model
+        if not job.fit:
+            return sizes_of(model, [job.request.prompt], [job.drawing])[0]
+        size = sizes_of(model, [job.request.prompt], [Drawing(1)])[0]
+        if model.window is not None and model.head == "lm":
+            longest = min(job.drawing.max_new_tokens, model.window - size)
+            job.drawing = replace(job.drawing, max_new_tokens=longest)
+        return size
 
     def _decided(self, jobs: Sequence[Job]) -> list[tuple[Job, Decision]]:
         """Run the first pass: once for all jobs that name no experts."""

@@ -186,7 +186,13 @@ def test_requests_at_once_are_answered_as_alone(where, adaptive):
         ({"n": 17}, openai.BadRequestError, "less than or equal to 16"),
         ({"logprobs": 2}, openai.BadRequestError, "'logprobs' was asked for"),
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
-        ({"n": 9, "temperature": 1}, openai.InternalServerError, "try again later"),
+        (
+            {"n": 9, "temperature": 1},
+            openai.BadRequestError,
+            "9 replies were asked for, but one request may ask for 8",
+        ),
+        ({"stop": ["x"] * 17}, openai.BadRequestError, "at most 16 items"),
+        ({"stop": "x" * 300}, openai.BadRequestError, "at most 256 characters"),
     ],
 )
 def test_what_cannot_be_answered(client, more, kind, sentence):
