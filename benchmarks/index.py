@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "forward" in parts:
         write_json(home() / "forward.json", forward_ratio())
     if "kills" in parts:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             write_json(home() / "kills.json", index_kills.rounds(Path(folder) / "store", kills=asked.kills))
     if "scale" in parts:
         index_scale.main([])
