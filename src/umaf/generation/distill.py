@@ -17,7 +17,7 @@ BATCH = 64
 STEPS = 140
 RATE = 0.64
 """Learning rate times width: 5e-3 for a model of width 128, 1.6e-4 for one of 4096."""
-SEEN = 128
+SEEN = 64
 
 
 def distill(
