@@ -15,6 +15,7 @@ from umaf.activations.normalise import NORMALISATIONS
 from umaf.extraction import SIMILARITIES
 from umaf.fusion import FUSIONS
 from umaf.scaling import SCALINGS, fit_ridge
+from umaf.scaling.film import Film
 from umaf.seeds import generator
 from umaf.testing import check_fusion, check_normalisation, check_scaling, check_similarity
 from umaf.testing import made_fingerprint as made
@@ -56,16 +57,25 @@ def test_fusions(method: str, seed: int, weights: list[float]) -> None:
     check_fusion(method, seed=seed, weights=weights)
 
 
+def moving_film() -> Film:
+    """Make a network that changes what it scales; a fresh one is the identity, which keeps every promise."""
+    network = Film(made(0).card.extractor)
+    torch.nn.init.normal_(network.leave.weight, std=0.1, generator=generator(0, "film"))
+    return network
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """``fitted(name)`` gives a method that works, with the file it needs."""
 
     def method(name: str) -> str:
-        if name != "ridge":
-            return name
-        file: Path = tmp_path_factory.mktemp("ridge") / "map.safetensors"
-        pairs = [(made(n), made(n + 50, width=64, layers=4)) for n in range(4)]
-        return f"ridge:{fit_ridge(pairs).save(file)}"
+        file: Path = tmp_path_factory.mktemp("scaling") / "map.safetensors"
+        if name == "ridge":
+            pairs = [(made(n), made(n + 50, width=64, layers=4)) for n in range(4)]
+            return f"ridge:{fit_ridge(pairs).save(file)}"
+        if name == "film":
+            return f"film:{moving_film().save(file)}"
+        return name
 
     return method
 

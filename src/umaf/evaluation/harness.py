@@ -54,7 +54,7 @@ def assess_harness(
         [Result(...)]
         >>> assess_harness(open_model("zoo:bert-1m"), "lm-eval:arc_easy")
         Traceback (most recent call last):
-        umaf.errors.TaskError: lm-eval:arc_easy was asked of "zoo:bert-1m", but the harness needs a model that writes ...
+        umaf.errors.TaskError: lm-eval:arc_easy was asked of "zoo:bert-1m", but the harness needs a model ...
     """
     if model.head not in ("lm", "seq2seq"):
         raise TaskError(

@@ -87,4 +87,4 @@ def _by(table: np.ndarray, names: Sequence[str], bootstrap: Bootstrap) -> Interv
     if not 2 <= len(set(chosen)) < len(chosen) or not np.any(table[kept]):
         return None
     each = silhouette_samples(table[kept], chosen, metric="cosine")
-    return mean_interval(each, groups=chosen, bootstrap=bootstrap)
+    return mean_interval(np.asarray(each), groups=chosen, bootstrap=bootstrap)
