@@ -39,6 +39,15 @@ def test_an_expert_is_trained_and_told_about(base, tmp_path, capsys):
     assert (out / "curves.svg").read_text().startswith("<?xml")
 
 
+def test_a_monitor_gets_the_numbers_of_every_step(base, tmp_path, capsys):
+    asked = (base, "--task", "made/colour", "--objective", "next_token", "--reward", "exact", *QUICK)
+    code, _ = run(*asked, "--out", tmp_path / "x", "--monitor", tmp_path / "run", capsys=capsys)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["job"] == "expert" and "loss" in line]
+    assert code == 0 and steps == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if line["job"] == "expert on validation"] == [0, 4]
+
+
 def test_rewards_that_are_all_equal_are_told(base, tmp_path, capsys):
     code, said = run(
         base, "--task", "made/larger", "--reward", "numeric", "--out", tmp_path / "x", "--steps", 40, "--prompts", 1,

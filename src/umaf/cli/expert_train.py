@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+from umaf.cli.watching import MonitorOption, monitored
 
 if TYPE_CHECKING:
     from umaf.experts.expert import Expert
@@ -77,6 +78,7 @@ class ExpertTrainConfig(ModelConfig):
     run_code: bool = False
     reward_seconds: float = Field(default=10.0, gt=0)
     too_long: Literal["stop", "drop"] = "stop"
+    monitor: Path | None = None
 
 
 def train(
@@ -104,6 +106,7 @@ def train(
     run_code: CodeOption = False,
     reward_seconds: Annotated[float, typer.Option(help="Longest one call of a reward may take.")] = 10.0,
     too_long: LongOption = "stop",
+    monitor: MonitorOption = None,
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,
@@ -115,7 +118,8 @@ def train(
     """Train an expert on a task by rewards. Interrupted, the same command goes on where it was."""
     settings = settle(ExpertTrainConfig, ctx)
     console = Console(stderr=True, quiet=as_json)
-    with shown(settings.steps, console) as (watch, tell):
+    watched = monitored(settings.monitor, f"expert {settings.task}")
+    with shown(settings.steps, console) as (watch, tell), watched:
         expert = make(settings, watch=watch, tell=tell)
     figure = draw(expert, settings.out)
     scores = expert.card.scores
