@@ -47,8 +47,7 @@ def make_app(adaptive: AdaptiveModel, settings: ServeSettings, worker: Worker) -
 
     @app.exception_handler(Fault)
     async def at_fault(_request: Request, fault: Fault) -> JSONResponse:
-        headers = {"retry-after": "1"} if fault.status == 503 else None
-        return JSONResponse(fault.body(), fault.status, headers=headers)
+        return JSONResponse(fault.body(), fault.status, headers=fault.headers())
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, problem: HTTPException) -> JSONResponse:

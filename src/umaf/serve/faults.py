@@ -39,6 +39,10 @@ class Fault(Exception):
         kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    def headers(self) -> dict[str, str]:
+        """Give what stands beside the body: a client that is turned away is told when to come again."""
+        return {"retry-after": "1"} if self.status == 503 else {}
+
     def encoded(self) -> bytes:
         """Give the body in UTF-8."""
         return json.dumps(self.body(), ensure_ascii=False).encode()

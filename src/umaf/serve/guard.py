@@ -105,6 +105,7 @@ async def refuse(send: Send, fault: Fault) -> None:
     """Answer with a fault, and close the connection, since the rest of its request was not read."""
     body = fault.encoded()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.encode(), value.encode()) for name, value in fault.headers().items()]
     await send(
         {
             "type": "http.response.start",

@@ -9,6 +9,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from umaf.serve.faults import Fault
+from umaf.serve.guard import Receive, Scope, Send, refuse
 
 HEADERS = 64 * 1024
 """Bytes that a request's line and headers may have."""
@@ -18,6 +19,18 @@ PATIENCE = 20.0
 
 class Protocol(H11Protocol):
     """uvicorn's own protocol, with faults in OpenAI's form and an end to its patience."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Beyond its limit uvicorn answers in plain text, so the limit is kept here.
+        self._most, self.limit_concurrency = self.limit_concurrency, None
+        self._served = self.app
+
+    def handle_events(self) -> None:
+        """Read what came; where too many connections are open, its requests are turned away."""
+        full = self._most is not None and len(self.connections) > self._most
+        self.app = crowded if full else self._served
+        super().handle_events()
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -45,3 +58,8 @@ class Protocol(H11Protocol):
     def _too_slow(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()
+
+
+async def crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Turn a request away because too many connections are open."""
+    await refuse(send, Fault(503, "Too many connections are open; try again later.", "busy"))

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import openai
@@ -346,6 +347,26 @@ def test_a_full_queue_turns_requests_away(adaptive, monkeypatch):
             time.sleep(0.4)
             with pytest.raises(httpx.ReadTimeout):  # it waits, so it was let in
                 httpx.post(f"{where}/completions", json=asked, timeout=0.2)
+
+
+def test_too_many_connections_get_json_too(adaptive):
+    """More connections than the queue could ever use are turned away in OpenAI's form, and those before them served."""
+    with served(adaptive, ServeSettings(port=0, max_waiting=1)) as where, ExitStack() as stack:
+        host, port = where.removeprefix("http://").removesuffix("/v1").split(":")
+        first = stack.enter_context(httpx.Client(base_url=where))
+        assert first.get("/models").status_code == 200
+        there = (host, int(port))
+        idle = [stack.enter_context(socket.create_connection(there, timeout=5)) for _ in range(80)]
+        with openai.OpenAI(base_url=where, api_key="none", max_retries=0) as client:
+            with pytest.raises(openai.InternalServerError, match="Too many connections") as caught:
+                client.models.list()
+        assert caught.value.status_code == 503 and caught.value.code == "busy"
+        assert caught.value.response.headers["retry-after"] == "1"
+        for one in idle:
+            one.close()
+        while (found := httpx.get(f"{where}/models")).status_code == 503:
+            time.sleep(0.05)
+        assert found.status_code == 200
 
 
 def test_a_fault_of_the_model_does_not_end_the_server(where, client, monkeypatch):
