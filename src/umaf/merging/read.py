@@ -19,7 +19,8 @@ def read_stages(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Recipe
     """Read a recipe and the merges it builds on.
 
     A document with the top-level key `umaf` is in umaf's own form (see `own_form`); any other is in mergekit's. A file
-    of several documents is read as mergekit-multi reads it: every document has a `name`, and models may be names.
+    of several documents is read as mergekit-multi reads it: documents have a `name`, which the one that gives the
+    result may lack, and models may be names.
 
     Args:
         source: a path to a YAML file, YAML text (if it has a line break), a mapping, or a recipe.
@@ -49,9 +50,9 @@ def read_stages(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Recipe
     for document in documents:
         own = isinstance(document.data, dict) and "umaf" in document.data
         found = from_own(document) if own else (from_mergekit(document),)
-        if len(documents) > 1 and found[-1].name is None:
+        if found[-1].name is None and any(one.name is None for one in recipes):
             raise document.error(
-                (), "Every document of a recipe of several stages needs a name; add name: to it."
+                (), "Two documents of a recipe have no name, and only the last merge needs none; add name: to one."
             )
         recipes.extend(found)
     for recipe in recipes:

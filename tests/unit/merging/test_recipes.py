@@ -272,7 +272,9 @@ parameters: {weight: 1}
     stages = read_stages(text)
     assert [one.name for one in stages] == ["first", "last"]
     assert [str(ref) for ref in stages[1].renamed({"first": "out/first"}).refs()] == ["out/first", "org/c"]
-    assert "needs a name" in wrong(text.replace("name: last", ""))
+    unnamed = read_stages(text.replace("name: last", ""))
+    assert [one.name for one in unnamed] == ["first", None] and unnamed[1].method == "slerp"
+    assert "have no name" in wrong(text.replace("name: last", "").replace("name: first", ""))
     assert "made of itself" in wrong(text.replace("org/a", "last"))
     assert "two stages called 'last'" in wrong(text.replace("name: first", "name: last"))
     assert "nothing is made of" in wrong(text.replace("model: first", "model: x").replace("l: first", "l: x"))
