@@ -54,6 +54,24 @@ class Measures:
         return self.groups.get(_group(work)) if rule_of(work).measures(work.options) == "model" else None
 
 
+NOTHING = Measures({})
+"""Where no method looks at the whole model."""
+
+
+def measure_works(works: Sequence[Work], room: Room) -> Measures:
+    """Make the passes over all tensors of a merge that is in memory, once for each set of options they look at.
+
+    Example:
+        >>> measure_works([], Room()) == NOTHING
+        True
+    """
+    groups: dict[str, list[Work]] = {}
+    for work in works:
+        if rule_of(work).measures(work.options) == "model":
+            groups.setdefault(_group(work), []).append(work)
+    return Measures({group: measured(some, room) for group, some in groups.items()})
+
+
 def spans(plan: Plan, todo: Sequence[int]) -> Iterator[list[Span]]:
     """Share out the jobs: what a worker takes at a time is some `RUN` entries, or one job that cannot be cut.
 

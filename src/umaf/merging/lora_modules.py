@@ -16,7 +16,9 @@ from umaf.deltas.changes import Factors, changed
 from umaf.deltas.extract import Amount, factors
 from umaf.deltas.lowrank import LowRank, add, joint, norm, nothing, rank_of, relative, truncate
 from umaf.deltas.names import Names
+from umaf.merging.crew import NOTHING, Measures
 from umaf.merging.feeds import Feed, Flat
+from umaf.merging.lora_options import OptionsAt
 from umaf.merging.registry import method_of
 from umaf.merging.roles import parts_of
 from umaf.merging.rules import Rule
@@ -41,6 +43,7 @@ class Setting:
         seed: of methods that draw.
         conv1d: linear weights are stored as `[in, out]`.
         blocks: names have numbers of layers.
+        at: gives the options of a tensor, `scale` among them, where they differ between tensors.
     """
 
     method: str
@@ -54,6 +57,16 @@ class Setting:
     seed: int = 0
     conv1d: bool = False
     blocks: bool = True
+    at: OptionsAt | None = None
+
+    def given(self, tensor: str) -> tuple[Mapping[str, Any], float]:
+        """Give the options of a tensor, and what its merged delta is multiplied by."""
+        if self.at is None:
+            return self.options, self.scale
+        own = dict(self.at(tensor))
+        scale = float(own.pop("scale", 1.0))
+        # Where a mean of weights is one of deltas, the rule takes what `self.options` has.
+        return {name: value for name, value in own.items() if name in self.options}, scale
 
 
 @dataclass(frozen=True)
@@ -119,9 +132,8 @@ def module_of(setting: Setting, name: str, targets: Sequence[Target | None]) -> 
         fits = sum(parts.sizes) * parts.groups == one.delta.shape[-2]
         parts = replace(parts, transposed=transposed, sizes=parts.sizes if fits else ())
     below = Zeros(rows[0].numel) if ground is None else Flat(ground, "the base")
-    work = Work(
-        tensor, shape, setting.method, tuple(rows), below, setting.options, setting.scale, parts, setting.seed
-    )
+    options, scale = setting.given(tensor)
+    work = Work(tensor, shape, setting.method, tuple(rows), below, options, scale, parts, setting.seed)
     return Module(name, tuple(targets), transposed, work)
 
 
@@ -177,9 +189,9 @@ def exactly(module: Module, setting: Setting) -> tuple[LowRank, float, float]:
     for number in range(len(shown[0])):
         own = [LowRank(delta.a, b[number]) for delta, b in zip(module.deltas, shown, strict=True)]
         cores, left, right = joint(own)
-        core = _run(rule, cores, module.work, own[0].shape) * setting.scale
+        core = _run(rule, cores, module.work, own[0].shape) * module.work.scale
         if len(shown[0]) == 1:
-            return _from_core(setting, core, left, right, inputs=cores)
+            return _from_core(setting, core, left, right, size=_size(cores, module.work.scale))
         # The rows of the other matrices stay zero.
         below = [b.new_zeros(*b.shape[:-1], core.shape[-1]) for b in shown[0]]
         below[number] = left @ core
@@ -204,13 +216,16 @@ def _run(rule: Rule, cores: Tensor, work: Work, shape: Sequence[int]) -> Tensor:
     return function(cores, **keywords)
 
 
+def _size(cores: Tensor, scale: float) -> float:
+    return abs(scale) * float(torch.linalg.vector_norm(cores))
+
+
 def _from_core(
-    setting: Setting, core: Tensor, left: Tensor, right: Tensor, *, inputs: Tensor
+    setting: Setting, core: Tensor, left: Tensor, right: Tensor, *, size: float
 ) -> tuple[LowRank, float, float]:
     """Split a merged core into factors of the rank that is asked for: only the core is decomposed."""
     u, s, vt = torch.linalg.svd(core, full_matrices=False)
     # What is left where deltas cancel is rounding.
-    size = abs(setting.scale) * float(torch.linalg.vector_norm(inputs))
     floor = 4 * torch.finfo(s.dtype).eps * core.shape[-1] ** 0.5 * size
     s = torch.where(s > floor, s, 0.0)
     if not bool(s.any()):
@@ -226,7 +241,7 @@ def _from_core(
 
 
 def densely(
-    module: Module, setting: Setting, *, room: Room, measure: Mapping[str, Tensor] | None = None
+    module: Module, setting: Setting, *, room: Room, measures: Measures = NOTHING
 ) -> tuple[LowRank, float, float]:
     """Merge a module as an engine merges its tensor, and truncate what comes out; returns what :func:`exactly` does.
 
@@ -237,7 +252,7 @@ def densely(
         >>> delta.shape
         (2, 4)
     """
-    found = merged(module.work, room=room, measure=measure)
+    found = merged(module.work, room=room, measures=measures)
     dense = (found.mT if module.transposed else found).contiguous()
     size = float(torch.linalg.vector_norm(dense, dtype=torch.float64))
     if size == 0:
@@ -266,26 +281,27 @@ def bias_work(module: Module, setting: Setting) -> Work | None:
         Flat(torch.zeros_like(one) if bias is None else bias, f"{adapter.name}: {module.name}.bias")
         for adapter, bias in zip(setting.adapters, given, strict=True)
     )
-    rule, options = ("mean", {}) if on_weights(setting.method) else (setting.method, setting.options)
-    work = Work(f"{module.name}.bias", tuple(one.shape), rule, rows, Zeros(one.numel()), options)
-    return replace(work, scale=setting.scale, seed=setting.seed)
+    name = f"{module.name}.bias"
+    options, scale = setting.given(name)
+    rule, options = ("mean", {}) if on_weights(setting.method) else (setting.method, options)
+    work = Work(name, tuple(one.shape), rule, rows, Zeros(one.numel()), options)
+    return replace(work, scale=scale, seed=setting.seed)
 
 
-def merged(work: Work, *, room: Room, measure: Mapping[str, Tensor] | None = None) -> Tensor:
+def merged(work: Work, *, room: Room, measures: Measures = NOTHING) -> Tensor:
     """Run the merge of one tensor in float32, and give what it changes in the base, `[*shape]`.
 
     Args:
         work: the merge.
         room: memory.
-        measure: of the whole model, for methods that want one.
+        measures: of the whole model, for methods that want one.
 
     Example:
         >>> merged(Work("w", (2,), "mean", (Flat(torch.ones(2)),), Zeros(2)), room=Room())
         tensor([1., 1.])
     """
     found = torch.empty(work.numel)
-    measure = measure if rule_of(work).measures(work.options) == "model" else None
-    merge_into(work, found, room=room, measure=measure)
+    merge_into(work, found, room=room, measure=measures.of(work))
     if isinstance(work.base, Flat):
         found -= work.base.flat
     return found.view(work.shape)
@@ -307,7 +323,8 @@ def whole_works(setting: Setting) -> list[Work]:
             for adapter in setting.adapters
         )
         parts = parts_of(name, shape, setting.config, blocks=setting.blocks)
-        work = Work(name, shape, setting.method, rows, Flat(base, "the base"), setting.options, setting.scale)
+        options, scale = setting.given(name)
+        work = Work(name, shape, setting.method, rows, Flat(base, "the base"), options, scale)
         works.append(replace(work, parts=parts, seed=setting.seed))
     return works
 

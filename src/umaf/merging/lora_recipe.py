@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from umaf.deltas.lowrank import Rank
 from umaf.deltas.settings import read_config
 from umaf.merging.lora_modules import on_weights
+from umaf.merging.lora_options import varies, vary_by
 from umaf.merging.lowrank import LoraMerge, LoraPlan, merge_loras, plan_loras
 from umaf.merging.opening import open_ref
-from umaf.merging.recipe import Filtered, Recipe, Value
+from umaf.merging.recipe import Recipe, Value
 from umaf.merging.reference import Ref
 from umaf.merging.registry import method_of
 
@@ -43,7 +44,7 @@ def merge_lora_recipe(
         Ranks and errors.
 
     Raises:
-        ConfigError: the recipe says what has no meaning for LoRAs, such as a tokenizer or numbers that run over layers.
+        ConfigError: the recipe says what has no meaning for LoRAs, such as a tokenizer.
         AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
         CheckpointError: the base cannot be read.
         OutputError: the folder exists or cannot be written.
@@ -81,12 +82,11 @@ def _with_base(recipe: Recipe, run: Callable[..., T], allow_pickle: bool) -> T:
             raise recipe.error(
                 (key,), f"{key} has no meaning where only LoRA folders are merged; leave it out."
             )
-    options = _options(recipe)
-    scale = float(options.pop("scale", 1.0))
+    given = {"vary": vary_by(recipe)} if varies(recipe) else _options(recipe)
     if recipe.base is None or not (_at_hand(recipe.base) or _wants_base(recipe)):
-        return run(seed=recipe.seed, scale=scale, **options)
+        return run(seed=recipe.seed, **given)
     with open_ref(recipe.base, allow_pickle=allow_pickle) as base:
-        return run(base=base, seed=recipe.seed, scale=scale, **options)
+        return run(base=base, seed=recipe.seed, **given)
 
 
 def _at_hand(base: Ref) -> bool:
@@ -104,25 +104,11 @@ def _wants_base(recipe: Recipe) -> bool:
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:
-    """Give the recipe's options as the merge takes them: one number, or one for each model."""
-    found = {name: _plain(recipe, ("options", name), value) for name, value in recipe.options.items()}
+    """Give the recipe's options as the merge takes them: one value, or one for each model."""
+    found: dict[str, Any] = dict(recipe.options)
     known = method_of(recipe.method).options
     own: list[Mapping[str, Value]] = [one.options for one in recipe.models]
     for name in dict.fromkeys(name for options in own for name in options):
         default = found.get(name, known[name].default)
-        found[name] = [
-            _plain(recipe, ("models", number, "options", name), options[name]) if name in options else default
-            for number, options in enumerate(own)
-        ]
+        found[name] = [options.get(name, default) for options in own]
     return found
-
-
-def _plain(recipe: Recipe, place: tuple[str | int, ...], value: Value) -> Any:
-    if isinstance(value, tuple) and len(value) == 1:
-        value = value[0].value if isinstance(value[0], Filtered) and value[0].filter == "*" else value
-    if isinstance(value, tuple):
-        raise recipe.error(
-            place,
-            f"{place[-1]} must be one value where only LoRA folders are merged, not one per layer or tensor.",
-        )
-    return value

@@ -23,6 +23,7 @@ from umaf.deltas.write import write_adapter
 from umaf.errors import ConfigError
 from umaf.files import refuse_existing
 from umaf.merging.apply import check_options
+from umaf.merging.crew import measure_works
 from umaf.merging.feeds import Flat
 from umaf.merging.lora_modules import (
     Setting,
@@ -35,10 +36,11 @@ from umaf.merging.lora_modules import (
     on_weights,
     whole_works,
 )
+from umaf.merging.lora_options import Vary
 from umaf.merging.registry import method_of
 from umaf.merging.roles import in_block
 from umaf.merging.same_base import base_of, check_mergeable, config_of, targets_of
-from umaf.merging.work import Room, measured, rule_of
+from umaf.merging.work import Room
 
 ENERGY = 0.99
 """Share of the squared norm that "auto" keeps of a merge that is not exact."""
@@ -123,6 +125,7 @@ def plan_loras(
     base: Checkpoint | None = None,
     seed: int = 0,
     scale: float = 1.0,
+    vary: Vary | None = None,
     **options: Any,
 ) -> LoraPlan:
     """Find out what `merge_loras` would do with the same arguments, and whether it can.
@@ -135,6 +138,7 @@ def plan_loras(
         base: as there.
         seed: as there.
         scale: as there.
+        vary: as there.
         options: as there.
 
     Returns:
@@ -152,7 +156,7 @@ def plan_loras(
         >>> plan_loras("task_arithmetic", [place, place]).modules[0].ranks
         (1, 1)
     """
-    asked = _Asked(rank, energy, base, seed, scale)
+    asked = _Asked(rank, energy, base, seed, scale, vary)
     setting, ground, notes = _setting(method, folders, asked, options)
     rows, found = targets_of(setting.adapters), []
     most = max([1, *(sum(one.delta.rank for one in row if one) for row in rows.values())])
@@ -177,6 +181,7 @@ def merge_loras(
     base: Checkpoint | None = None,
     seed: int = 0,
     scale: float = 1.0,
+    vary: Vary | None = None,
     **options: Any,
 ) -> LoraMerge:
     """Merge LoRA folders of one base into one LoRA folder.
@@ -194,6 +199,7 @@ def merge_loras(
         base: weights of the base; only DoRA, modules_to_save and methods that work on weights need it.
         seed: of methods that draw.
         scale: the merged delta is multiplied by it.
+        vary: in the place of `scale` and `options` where they differ between tensors.
         options: of the method; `weight` among them. One that each adapter may have for itself is a number, or a list.
 
     Returns:
@@ -215,7 +221,7 @@ def merge_loras(
         1
     """
     refuse_existing(out)
-    asked = _Asked(rank, energy, base, seed, scale)
+    asked = _Asked(rank, energy, base, seed, scale, vary)
     setting, ground, notes = _setting(method, folders, asked, options)
     targets, whole, modules = _merged(setting)
     squares = sum(module.norm**2 for module in modules)
@@ -240,6 +246,7 @@ class _Asked:
     base: Checkpoint | None
     seed: int
     scale: float
+    vary: Vary | None = None
 
 
 def _setting(
@@ -250,8 +257,12 @@ def _setting(
     adapters = tuple(read_adapter(folder) for folder in folders)
     ground = base_of(adapters, asked.base)
     notes = check_mergeable(adapters, asked.base)
-    given = check_options(method, options, models=len(adapters))
-    method, given = _method(method, given, len(adapters), asked.base)
+    config = config_of(ground, asked.base)
+    at = None if asked.vary is None else asked.vary(_shapes(adapters), config)
+    name, given = method, dict(options)
+    for own in [options] if at is None else [_unscaled(at(tensor)) for tensor in _shapes(adapters)]:
+        checked = check_options(name, own, models=len(adapters))
+        method, given = _method(name, checked, len(adapters), asked.base)
     ranks = [sum(one.delta.rank for one in row if one) for row in targets_of(adapters).values()]
     setting = Setting(
         method=method,
@@ -259,14 +270,30 @@ def _setting(
         amount=Amount(asked.rank, asked.energy if asked.energy is not None else ENERGY, max([1, *ranks])),
         energy=asked.energy if asked.rank == "auto" else None,
         adapters=adapters,
-        config=config_of(ground, asked.base),
+        config=config,
         base=asked.base,
         scale=asked.scale,
         seed=asked.seed,
         conv1d=any(bool(adapter.config.get("fan_in_fan_out")) for adapter in adapters),
         blocks=any(in_block(name) for adapter in adapters for name in adapter.targets),
+        at=at,
     )
     return setting, ground, notes
+
+
+def _shapes(adapters: Sequence[Adapter]) -> dict[str, tuple[int, ...]]:
+    """Give the tensors of the base that adapters change, with their shapes."""
+    found = {}
+    for name, row in targets_of(adapters).items():
+        target = next(one for one in row if one is not None)
+        found[name if target.kind == "parameter" else f"{name}.weight"] = tuple(target.delta.shape)
+        biases = [one.bias for one in row if one is not None and one.bias is not None]
+        found |= {f"{name}.bias": tuple(bias.shape) for bias in biases}
+    return found | {name: tuple(one.shape) for adapter in adapters for name, one in adapter.whole.items()}
+
+
+def _unscaled(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "scale"}
 
 
 def _method(
@@ -299,12 +326,7 @@ def _merged(
     dense = {module.name: module.work for module in found if not in_factors(module)}
     biases = {module.name: work for module in found if (work := bias_work(module, setting)) is not None}
     whole = whole_works(setting)
-    over_all = [
-        work
-        for work in (*dense.values(), *biases.values(), *whole)
-        if rule_of(work).measures(work.options) == "model"
-    ]
-    measure = measured(over_all, room) if over_all else None
+    measures = measure_works((*dense.values(), *biases.values(), *whole), room)
     targets: dict[str, Target] = {}
     rows = []
     for module in found:
@@ -312,10 +334,10 @@ def _merged(
         if exact:
             delta, size, error = exactly(module, setting)
         else:
-            delta, size, error = densely(module, setting, room=room, measure=measure)
+            delta, size, error = densely(module, setting, room=room, measures=measures)
         bias = None
         if module.name in biases:
-            bias = merged(biases[module.name], room=room, measure=measure)
+            bias = merged(biases[module.name], room=room, measures=measures)
         if size > 0 or bias is not None:
             # A bias has no place without factors, and PEFT wants a rank of 1 at least.
             targets[module.name] = Target(module.target.kind, delta.padded(1), bias=bias)
@@ -323,7 +345,7 @@ def _merged(
     tensors = {}
     for work in whole:
         ground = work.base.flat.view(work.shape) if isinstance(work.base, Flat) else 0.0
-        tensors[work.name] = merged(work, room=room, measure=measure) + ground
+        tensors[work.name] = merged(work, room=room, measures=measures) + ground
     return targets, tensors, tuple(rows)
 
 
@@ -337,10 +359,9 @@ def _record(setting: Setting, found: LoraMerge, base: str) -> dict[str, Any]:
         "umaf": __version__,
         "made": "merge of LoRAs",
         "method": setting.method,
-        "options": {
-            name: list(one) if isinstance(one, tuple) else one for name, one in setting.options.items()
-        },
+        "options": _plain(setting.options) if setting.at is None else {},
         "scale": setting.scale,
+        **_by_tensor(setting),
         "seed": setting.seed,
         "adapters": [adapter.name for adapter in setting.adapters],
         "base": base,
@@ -349,3 +370,15 @@ def _record(setting: Setting, found: LoraMerge, base: str) -> dict[str, Any]:
         "modules": [asdict(module) for module in found.modules],
         "notes": list(found.notes),
     }
+
+
+def _by_tensor(setting: Setting) -> dict[str, Any]:
+    """Give what options were for each tensor, where they differ."""
+    if setting.at is None:
+        return {}
+    given = {name: setting.given(name) for name in _shapes(setting.adapters)}
+    return {"by_tensor": {name: {**_plain(own), "scale": scale} for name, (own, scale) in given.items()}}
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(one) if isinstance(one, tuple) else one for name, one in options.items()}

@@ -52,7 +52,8 @@ def read_stages(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Recipe
         found = from_own(document) if own else (from_mergekit(document),)
         if found[-1].name is None and any(one.name is None for one in recipes):
             raise document.error(
-                (), "Two documents of a recipe have no name, and only the last merge needs none; add name: to one."
+                (),
+                "Two documents of a recipe have no name, and only the last merge needs none; add name: to one.",
             )
         recipes.extend(found)
     for recipe in recipes:

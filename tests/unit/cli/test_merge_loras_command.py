@@ -54,6 +54,58 @@ def test_weights_of_the_recipe_and_of_models_hold(two, run):
     assert found["modules"][0]["exact"] and found["error"] < 1e-5
 
 
+@pytest.fixture
+def deep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names = [
+        f"model.layers.{layer}.{part}" for layer in range(3) for part in ("self_attn.q_proj", "mlp.up_proj")
+    ]
+    made = {}
+    for folder in "ab":
+        targets = {name: Target("linear", LowRank(torch.randn(2, 8), torch.randn(12, 2))) for name in names}
+        write_adapter(folder, targets, base="org/base")
+        made[folder] = {name: target.delta.dense() for name, target in targets.items()}
+    return made
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "linear", "ties"])
+def test_options_run_over_layers_and_go_by_filters(deep, run, method):
+    filters = [{"filter": "q_proj", "value": [1.0, 0.5, 3.0]}, {"value": 2.0}]
+    models = [{"model": "a", "options": {"weight": filters}}, "b"]
+    more = {"density": [{"filter": "layers.1", "value": 1.0}, {"value": 0.25}]} if method == "ties" else {}
+    if method == "task_arithmetic":
+        more = {"scale": [1.0, 2.0, 3.0]}
+    run(recipe(method, models=models, options=more), "out", "--rank", "8")
+    record = json.loads(Path("out/umaf.json").read_text())["by_tensor"]
+    found = read_adapter("out").targets
+    for name, one in deep["a"].items():
+        layer = int(name.split(".")[2])
+        weight = [1.0, 0.5, 3.0][layer] if "q_proj" in name else 2.0
+        assert record[f"{name}.weight"]["weight"] == [weight, 1.0]
+        total = weight * one + deep["b"][name]
+        if method == "task_arithmetic":
+            total *= layer + 1
+        elif method == "linear":
+            total /= weight + 1
+        else:
+            # Tensors of one density are trimmed by one threshold over them.
+            assert record[f"{name}.weight"]["density"] == [1.0 if layer == 1 else 0.25] * 2
+            continue
+        torch.testing.assert_close(found[name].delta.dense(), total, atol=1e-4, rtol=0)
+
+
+def test_gradients_run_over_the_layers_of_the_base(deep, run):
+    Path("base").mkdir()
+    Path("base/config.json").write_text(json.dumps({"num_hidden_layers": 5}))
+    for folder in "ab":
+        path = Path(folder) / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "base"}))
+    run(recipe("task_arithmetic", options={"weight": [0.0, 4.0]}), "out")
+    record = json.loads(Path("out/umaf.json").read_text())["by_tensor"]
+    assert record["model.layers.2.mlp.up_proj.weight"]["weight"] == [2.0, 2.0]
+
+
 def test_rank_is_kept_and_its_error_told(two, run):
     out = run(recipe("task_arithmetic"), "out", "--rank", "1")
     assert read_adapter("out").targets[UP].delta.rank == 1
@@ -107,10 +159,14 @@ def test_from_python(two):
     ("more", "words", "says"),
     [
         ({"tokenizer": "union"}, ("out",), "tokenizer"),
-        ({"options": {"weight": [0.1, 0.9]}}, ("out",), "one value"),
+        (
+            {"options": {"weight": [{"filter": "down", "value": 2}]}},
+            ("out",),
+            "'down' of weight holds for no",
+        ),
         ({}, ("out", "--rank", "many"), "whole number"),
         ({}, ("out", "--resume"), "--resume"),
-        ({"options": {"weight": [0.1, 0.9]}}, ("--dry-run",), "one value"),
+        ({"options": {"weight": [{"filter": "down", "value": 2}]}}, ("--dry-run",), "holds for no tensor"),
         ({}, ("a/in",), "lies in the model"),
         ({}, (), "needs a folder"),
     ],
