@@ -46,6 +46,7 @@ bench-speed: $(STAMP)
 bench-adapt: $(STAMP)
 	$(BIN)/python -m benchmarks.adapt
 	$(BIN)/python -m benchmarks.adapt_unseen
+	$(BIN)/python -m benchmarks.adapt_prompt
 	$(BIN)/python -m benchmarks.adapt_speed
 	$(BIN)/python -m benchmarks.adapt_across
 	$(BIN)/python -m benchmarks.adapt_vision

@@ -38,7 +38,7 @@ class Kept:
             mixture: stands for the weights; equal only for equal weights.
         """
         same = 0
-        if self._cache is not None and mixture == self._mixture and _can_be_cut(self._cache):
+        if self._cache is not None and mixture == self._mixture and shareable(self._cache):
             # The last token is always read, because its logits are wanted.
             for old, new in zip(self._ids, ids[:-1], strict=False):
                 if old != new:
@@ -82,7 +82,7 @@ def can_keep(model: Model) -> bool:
     return model.head == "lm" and "past_key_values" in inspect.signature(bare(model.net).forward).parameters
 
 
-def _can_be_cut(cache: Any) -> bool:
-    """Say whether a cache holds every token by itself, so that its end can be taken off."""
+def shareable(cache: Any) -> bool:
+    """Say whether a cache holds every token by itself, so that its end can be taken off and its beginning shared."""
     layers = getattr(cache, "layers", None)
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
