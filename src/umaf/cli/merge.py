@@ -146,11 +146,11 @@ def make(settings: MergeConfig, *, quiet: bool) -> Path:
 
 
 def loras(settings: MergeConfig, *, as_json: bool) -> bool:
-    """Do what the command does where the recipe names nothing but LoRA folders; False where it names models."""
+    """Do what the command does where nothing but LoRA folders is merged; False where models are."""
     from umaf.merging.read import read_stages
 
-    recipe = read_stages(settings.recipe)[-1]
-    if not recipe.of_loras:
+    recipes = read_stages(settings.recipe)
+    if not recipes[-1].of_loras and not (settings.dry_run and recipes[0].of_loras):
         if settings.rank is not None:
             raise ConfigError("--rank is for recipes whose models are all LoRA folders; leave it out.")
         return False
@@ -161,7 +161,7 @@ def loras(settings: MergeConfig, *, as_json: bool) -> bool:
         )
     from umaf.cli.merged_lora import run
 
-    run(recipe, settings, as_json=as_json)
+    run(recipes, settings, as_json=as_json)
     return True
 
 

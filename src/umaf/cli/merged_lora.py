@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,43 +16,29 @@ from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
     from umaf.cli.merge import MergeConfig
+    from umaf.deltas.lowrank import Rank
     from umaf.merging.lowrank import LoraMerge, LoraPlan
     from umaf.merging.recipe import Recipe
 
 
-def run(recipe: Recipe, settings: MergeConfig, *, as_json: bool) -> None:
-    """Merge, and print one row for each module.
+def run(recipes: Sequence[Recipe], settings: MergeConfig, *, as_json: bool) -> None:
+    """Merge, and print one row for each module; of a plan of several merges, those of the first.
 
     Raises:
         ConfigError: an option has no meaning for LoRAs.
     """
-    from umaf.merging.lora_recipe import merge_lora_recipe, plan_lora_recipe
-    from umaf.merging.stages import check_apart
-
-    if settings.resume:
-        raise ConfigError("--resume has no meaning where only LoRA folders are merged; leave it out.")
     rank = settings.rank or "auto"
     if rank != "auto" and not rank.isdecimal():
         raise ConfigError(f"--rank was {rank!r}, but it must be a whole number or auto.")
-    if settings.dry_run:
-        wanted = "auto" if rank == "auto" else int(rank)
-        plan = plan_lora_recipe(recipe, rank=wanted, allow_pickle=settings.allow_pickle)
-        print(json.dumps(asdict(plan), indent=2)) if as_json else _show_plan(plan)
-        return
-    if settings.out is None:
+    if settings.engine != "local":
         raise ConfigError(
-            "umaf merge needs a folder to write to; name it after the recipe, or ask for --dry-run."
+            f"--engine {settings.engine} has no meaning where only LoRA folders are merged; leave it out."
         )
-    check_apart(settings.out, (recipe,))
-    seeded = recipe if settings.seed is None else recipe.model_copy(update={"seed": settings.seed})
-    with stages(quiet=as_json) as say:
-        say(f"merge {len(recipe.models)} LoRAs")
-        found = merge_lora_recipe(
-            seeded,
-            settings.out,
-            rank="auto" if rank == "auto" else int(rank),
-            allow_pickle=settings.allow_pickle,
-        )
+    wanted = "auto" if rank == "auto" else int(rank)
+    if settings.dry_run:
+        _plan(recipes, settings, wanted if len(recipes) == 1 else "auto", as_json=as_json)
+        return
+    found = _merged(recipes, settings, wanted, quiet=as_json)
     if as_json:
         modules = [asdict(module) for module in found.modules]
         said = {
@@ -65,7 +52,32 @@ def run(recipe: Recipe, settings: MergeConfig, *, as_json: bool) -> None:
     _show(found)
 
 
-def _show_plan(plan: LoraPlan) -> None:
+def _plan(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, as_json: bool) -> None:
+    from umaf.merging.lora_recipe import plan_lora_recipe
+
+    first, *rest = recipes
+    plan = plan_lora_recipe(first, rank=rank, allow_pickle=settings.allow_pickle)
+    later = [one.name or one.method for one in rest]
+    print(json.dumps({**asdict(plan), "later": later}, indent=2)) if as_json else _show_plan(plan, later)
+
+
+def _merged(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, quiet: bool) -> LoraMerge:
+    from umaf.merging.lora_recipe import merge_lora_recipe
+    from umaf.merging.stages import check_apart, made_stages, with_seed
+
+    if settings.out is None:
+        raise ConfigError(
+            "umaf merge needs a folder to write to; name it after the recipe, or ask for --dry-run."
+        )
+    check_apart(settings.out, tuple(recipes))
+    *before, last = with_seed(tuple(recipes), settings.seed)
+    pickle = settings.allow_pickle
+    with stages(quiet=quiet) as say, made_stages(before, settings.out, allow_pickle=pickle) as folders:
+        say(f"merge {len(last.models)} LoRAs")
+        return merge_lora_recipe(last.renamed(folders), settings.out, rank=rank, allow_pickle=pickle)
+
+
+def _show_plan(plan: LoraPlan, later: Sequence[str]) -> None:
     console = Console()
     table = Table("module", "shape", "ranks", "rank, at most", "merged", title=escape(f"on {plan.base}"))
     for row in plan.modules:
@@ -74,6 +86,8 @@ def _show_plan(plan: LoraPlan) -> None:
     console.print(table)
     for note in plan.notes:
         console.print(f"note: {escape(note)}", highlight=False)
+    for name in later:
+        console.print(f"{escape(name)} is planned when the merges before it are made.", highlight=False)
 
 
 def _show(found: LoraMerge) -> None:

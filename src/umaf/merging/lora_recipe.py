@@ -19,7 +19,7 @@ from umaf.merging.registry import method_of
 
 T = TypeVar("T")
 
-_UNUSED = ("slices", "dtype", "tokenizer", "chat_template")
+_UNUSED = ("slices", "tokenizer", "chat_template")
 
 
 def merge_lora_recipe(
@@ -50,7 +50,7 @@ def merge_lora_recipe(
         OutputError: the folder exists or cannot be written.
     """
     folders = [one.model.path for one in recipe.models]
-    merge = partial(merge_loras, recipe.method, folders, out, rank=rank, energy=energy)
+    merge = partial(merge_loras, recipe.method, folders, out, rank=rank, energy=energy, dtype=recipe.dtype)
     return _with_base(recipe, merge, allow_pickle)
 
 
@@ -82,6 +82,11 @@ def _with_base(recipe: Recipe, run: Callable[..., T], allow_pickle: bool) -> T:
             raise recipe.error(
                 (key,), f"{key} has no meaning where only LoRA folders are merged; leave it out."
             )
+    if recipe.dtype == "float64":
+        raise recipe.error(
+            ("dtype",),
+            "Factors of LoRAs are calculated in float32, and float64 holds no more; leave dtype out.",
+        )
     given = {"vary": vary_by(recipe)} if varies(recipe) else _options(recipe)
     if recipe.base is None or not (_at_hand(recipe.base) or _wants_base(recipe)):
         return run(seed=recipe.seed, **given)
@@ -95,7 +100,9 @@ def _at_hand(base: Ref) -> bool:
 
 
 def _wants_base(recipe: Recipe) -> bool:
-    if on_weights(recipe.method):
+    # A mean of weights is the base and the mean of deltas.
+    mean = recipe.method == "linear" and recipe.options.get("normalize", True) is True
+    if on_weights(recipe.method) and not mean:
         return True
     configs = [read_config(Path(one.model.path).expanduser()) for one in recipe.models]
     # A base that is named says that adapters belong together which call theirs by different names.

@@ -25,6 +25,7 @@ from umaf.files import refuse_existing
 from umaf.merging.apply import check_options
 from umaf.merging.crew import measure_works
 from umaf.merging.feeds import Flat
+from umaf.merging.lora_dtype import cast, rounded
 from umaf.merging.lora_modules import (
     Setting,
     bias_work,
@@ -37,6 +38,7 @@ from umaf.merging.lora_modules import (
     whole_works,
 )
 from umaf.merging.lora_options import Vary
+from umaf.merging.recipe import Dtype
 from umaf.merging.registry import method_of
 from umaf.merging.roles import in_block
 from umaf.merging.same_base import base_of, check_mergeable, config_of, targets_of
@@ -182,6 +184,7 @@ def merge_loras(
     seed: int = 0,
     scale: float = 1.0,
     vary: Vary | None = None,
+    dtype: Dtype | None = None,
     **options: Any,
 ) -> LoraMerge:
     """Merge LoRA folders of one base into one LoRA folder.
@@ -200,6 +203,7 @@ def merge_loras(
         seed: of methods that draw.
         scale: the merged delta is multiplied by it.
         vary: in the place of `scale` and `options` where they differ between tensors.
+        dtype: of the stored numbers; None for float32. The errors that are told do not count this last rounding.
         options: of the method; `weight` among them. One that each adapter may have for itself is a number, or a list.
 
     Returns:
@@ -224,6 +228,9 @@ def merge_loras(
     asked = _Asked(rank, energy, base, seed, scale, vary)
     setting, ground, notes = _setting(method, folders, asked, options)
     targets, whole, modules = _merged(setting)
+    if dtype is not None:
+        targets = {name: rounded(target, dtype, name) for name, target in targets.items()}
+        whole = {name: cast(one, dtype, name) for name, one in whole.items()}
     squares = sum(module.norm**2 for module in modules)
     lost = sum((module.error * module.norm) ** 2 for module in modules)
     found = LoraMerge(Path(out), modules, (lost / squares) ** 0.5 if squares else 0.0, notes)

@@ -278,7 +278,7 @@ def _base_among(
     wants_deltas = method.needs.base != "none"
     if wants_deltas:
         return tuple(one for one in models if one.model != base), slices
-    if not (rule.base_is_model or rule.base_first):
+    if not (rule.base_is_model or rule.base_first) or (models and all(one.model.is_lora for one in models)):
         return models, slices
     if models and all(one.model != base for one in models):
         models = (*models, Input(model=base))

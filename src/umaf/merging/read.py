@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,22 @@ def read_stages(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Recipe
                 "Two documents of a recipe have no name, and only the last merge needs none; add name: to one.",
             )
         recipes.extend(found)
+    recipes = _of_loras(_in_order(recipes))
     for recipe in recipes:
         check_recipe(recipe)
-    return _in_order(recipes)
+    return tuple(recipes)
+
+
+def _of_loras(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Mark the recipes whose models are LoRA folders, or stages that will be."""
+    names: set[str | None] = set()
+    found = []
+    for recipe in recipes:
+        refs = [one.model for one in recipe.models]
+        loras = bool(refs) and all(ref.is_lora or (ref.path in names and not ref.lora) for ref in refs)
+        names |= {recipe.name} if loras and recipe.name is not None else set()
+        found.append(recipe.model_copy(update={"loras": True}) if loras else recipe)
+    return found
 
 
 def read_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:

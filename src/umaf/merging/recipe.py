@@ -155,6 +155,7 @@ class Recipe(_Frozen):
             value holds. "*" is every key.
         required: options that have no default in the form the recipe is written in.
         notes: what the reader of a recipe has to say about it.
+        loras: its models are LoRAs, though some of them are stages that are not made yet.
         lines: line of each key in the file, for messages: ("models", 1, "options", "density") to 7.
         file: where it was read, for messages.
     """
@@ -172,6 +173,7 @@ class Recipe(_Frozen):
     allow: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    loras: bool = Field(default=False, exclude=True, repr=False)
     lines: Mapping[tuple[str | int, ...], int] = Field(default_factory=dict, exclude=True, repr=False)
     file: str = Field(default="the recipe", exclude=True, repr=False)
 
@@ -193,8 +195,8 @@ class Recipe(_Frozen):
 
     @property
     def of_loras(self) -> bool:
-        """Every model is a LoRA folder by itself, so that the result is one too."""
-        return bool(self.models) and all(one.model.is_lora for one in self.models)
+        """Every model is a LoRA folder by itself, or becomes one, so that the result is one too."""
+        return self.loras or (bool(self.models) and all(one.model.is_lora for one in self.models))
 
     def refs(self) -> tuple[Ref, ...]:
         """List every model that is named, base first, each once."""

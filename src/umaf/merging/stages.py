@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from umaf.checkpoints import draft_of
 from umaf.errors import ConfigError
@@ -21,6 +22,9 @@ from umaf.merging.plan import make_plan
 from umaf.merging.read import read_stages
 from umaf.merging.recipe import Recipe
 from umaf.merging.vocabulary import align, read_alignment
+
+Run: TypeAlias = Callable[..., Any]
+"""Carries out a plan into a folder, as `execute` does."""
 
 
 def merge(
@@ -37,7 +41,8 @@ def merge(
 ) -> Path:
     """Merge what a recipe says into a new folder that transformers loads.
 
-    Where every model is a LoRA folder, without a base it is put on, the result is a LoRA folder.
+    Where every model is a LoRA folder, without a base it is put on, the result is a LoRA folder; it is written whole or
+    not at all, and `resume` has nothing to go on from.
 
     Args:
         recipe: a YAML file in mergekit's form or in umaf's own, a mapping, or a `Recipe`.
@@ -61,25 +66,65 @@ def merge(
     """
     *before, last = with_seed(read_stages(recipe), seed)
     check_apart(out, (*before, last))
-    if last.of_loras:
-        return merge_lora_recipe(last, out, allow_pickle=allow_pickle).folder
-    place = stages_of(out)
-    folders: dict[str, str] = {}
-    plan_one = partial(make_plan, open=partial(open_ref, allow_pickle=allow_pickle))
     run = partial(execute, workers=workers, engine=engine, progress=progress)
-    for stage in before:
-        plan = plan_one(stage.renamed(folders))
-        # A stage that is there was made by this very recipe of these very inputs: its name says so.
-        key = key_of(plan, [identity_of(one) for one in plan.models])
-        folder = place / f"{stage.name}-{key[:16]}"
-        if not folder.exists():
-            run(plan, folder, resume=resume and draft_of(folder).is_dir())
-        folders[str(stage.name)] = str(folder)
-    # An interrupted run of several stages may have left the draft of a stage, and none of the result.
-    begun = resume and (not before or draft_of(out).is_dir())
-    run(plan_one(last.renamed(folders)), out, resume=begun, shard_bytes=shard_bytes)
-    shutil.rmtree(place, ignore_errors=True)
+    with made_stages(before, out, run=run, resume=resume, allow_pickle=allow_pickle) as folders:
+        last = last.renamed(folders)
+        if last.of_loras:
+            merge_lora_recipe(last, out, allow_pickle=allow_pickle)
+            return Path(out)
+        # An interrupted run of several stages may have left the draft of a stage, and none of the result.
+        begun = resume and (not before or draft_of(out).is_dir())
+        plan = make_plan(last, open=partial(open_ref, allow_pickle=allow_pickle))
+        run(plan, out, resume=begun, shard_bytes=shard_bytes)
     return Path(out)
+
+
+@contextmanager
+def made_stages(
+    recipes: Sequence[Recipe],
+    out: str | Path,
+    *,
+    run: Run = execute,
+    resume: bool = False,
+    allow_pickle: bool = False,
+) -> Iterator[dict[str, str]]:
+    """Make the merges that a result is made of, in a hidden folder beside it that goes when the result is there.
+
+    Args:
+        recipes: in the order in which they are made.
+        out: the folder of the result.
+        run: what carries out a plan.
+        resume: go on with the one that was interrupted.
+        allow_pickle: read weights that are stored as pickle too.
+
+    Yields:
+        Name of a stage to the folder that holds it.
+
+    Example:
+        >>> with made_stages([], "merged") as folders:
+        ...     folders
+        {}
+    """
+    folders: dict[str, str] = {}
+    for recipe in recipes:
+        stage = recipe.renamed(folders)
+        if stage.of_loras:
+            folder = stages_of(out) / f"{stage.name}-lora"
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # it is made in no time, and its inputs may have changed
+            merge_lora_recipe(stage, folder, allow_pickle=allow_pickle)
+        else:
+            plan = make_plan(stage, open=partial(open_ref, allow_pickle=allow_pickle))
+            # A stage that is there was made by this very recipe of these very inputs: its name says so.
+            key = key_of(plan, [identity_of(one) for one in plan.models])
+            folder = stages_of(out) / f"{stage.name}-{key[:16]}"
+            if not folder.exists():
+                run(plan, folder, resume=resume and draft_of(folder).is_dir())
+        folders[str(stage.name)] = str(folder)
+    yield folders
+    # After a mistake or an interruption they stay, for --resume.
+    shutil.rmtree(stages_of(out), ignore_errors=True)
 
 
 def plan_merge(

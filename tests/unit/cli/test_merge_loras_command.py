@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from umaf.cli import main
 from umaf.deltas import LowRank, Target, read_adapter, write_adapter
@@ -106,6 +107,49 @@ def test_gradients_run_over_the_layers_of_the_base(deep, run):
     assert record["model.layers.2.mlp.up_proj.weight"]["weight"] == [2.0, 2.0]
 
 
+def test_resume_begins_anew_because_nothing_is_ever_left(two, run):
+    run(recipe("task_arithmetic"), "out", "--resume")
+    torch.testing.assert_close(read_adapter("out").targets[UP].delta.dense(), sum(two), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_factors_are_stored_in_the_dtype_of_the_recipe(two, run, dtype):
+    run(recipe("task_arithmetic", dtype=str(dtype).removeprefix("torch.")), "out")
+    stored = load_file("out/adapter_model.safetensors")
+    assert {one.dtype for one in stored.values()} == {dtype}
+    torch.testing.assert_close(read_adapter("out").targets[UP].delta.dense(), sum(two), atol=0.2, rtol=0)
+
+
+def test_mergekits_linear_takes_its_base_for_the_ground_of_loras(two, run):
+    models = [{"model": one, "parameters": {"weight": weight}} for one, weight in (("a", 1.0), ("b", 3.0))]
+    run({"merge_method": "linear", "base_model": "org/base", "models": models}, "out")
+    mean = 0.25 * two[0] + 0.75 * two[1]
+    torch.testing.assert_close(read_adapter("out").targets[UP].delta.dense(), mean, atol=1e-4, rtol=0)
+
+
+def test_loras_are_merged_of_merged_loras(two, run):
+    stages = {"sum": {"method": "task_arithmetic", "models": ["a", "b"]}}
+    models = [{"model": "sum", "options": {"weight": 2.0}}, {"model": "a", "options": {"weight": -1.0}}]
+    whole = recipe("task_arithmetic", models=models, stages=stages)
+    plan = json.loads(run(whole, "out", "--dry-run", "--json"))
+    assert plan["later"] == ["task_arithmetic"] and plan["modules"][0]["ranks"] == [2, 2]
+    run(whole, "out", "--rank", "4")
+    delta = read_adapter("out").targets[UP].delta.dense()
+    torch.testing.assert_close(delta, two[0] + 2 * two[1], atol=1e-4, rtol=0)
+    assert sorted(one.name for one in Path().iterdir()) == ["a", "b", "out", "recipe.yml"]
+
+
+def test_a_merged_lora_is_put_on_a_model(two, tmp_path, run):
+    torch.manual_seed(1)
+    weights = {f"{UP}.weight": torch.randn(12, 8)}
+    Path("base").mkdir()
+    save_file(weights, "base/model.safetensors")
+    stages = {"mean": {"method": "linear", "models": ["a", "b"]}}
+    run(recipe("passthrough", models=["base+mean"], stages=stages), "out")
+    found = load_file("out/model.safetensors")[f"{UP}.weight"]
+    torch.testing.assert_close(found, weights[f"{UP}.weight"] + sum(two) / 2, atol=1e-4, rtol=0)
+
+
 def test_rank_is_kept_and_its_error_told(two, run):
     out = run(recipe("task_arithmetic"), "out", "--rank", "1")
     assert read_adapter("out").targets[UP].delta.rank == 1
@@ -165,7 +209,8 @@ def test_from_python(two):
             "'down' of weight holds for no",
         ),
         ({}, ("out", "--rank", "many"), "whole number"),
-        ({}, ("out", "--resume"), "--resume"),
+        ({}, ("out", "--engine", "ray"), "--engine ray"),
+        ({"dtype": "float64"}, ("out",), "float64"),
         ({"options": {"weight": [{"filter": "down", "value": 2}]}}, ("--dry-run",), "holds for no tensor"),
         ({}, ("a/in",), "lies in the model"),
         ({}, (), "needs a folder"),
