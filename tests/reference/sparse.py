@@ -143,7 +143,7 @@ def pcb_code(rows, *, weights, density):
         if beta.max() > bound:
             scores.append((np.maximum(beta, bound) - bound) / (beta.max() - bound))
         else:
-            scores.append((beta >= bound).astype(float))
+            scores.append(((beta >= bound) & (row != 0)).astype(float))
         clamped.append(size * np.sign(row))
     merged = sum(w * c * t for w, c, t in zip(weights, scores, clamped, strict=True))
     return merged / np.maximum(np.sum(scores, axis=0), 1e-12)

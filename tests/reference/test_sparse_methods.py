@@ -189,6 +189,13 @@ def test_consensus_by_density_uses_the_share_that_was_asked_for():
     torch.testing.assert_close(found, ties(stack, density=1.0, combine="sum"))
 
 
+def test_an_expert_that_is_the_base_takes_no_part_in_the_competition_of_pcb():
+    # The authors' program divides 0 by 0 there.
+    one = torch.tensor([1.0, -4.0, 2.0, 4.0, 0.5, -0.25])
+    found = pcb(torch.stack([one, torch.zeros(6)]), density=0.5)
+    assert bool(((found == 0) | ((found - one).abs() < 1e-6)).all()) and int(found.count_nonzero()) >= 2
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.builds(

@@ -191,9 +191,12 @@ def pcb(
         measured = measure(once(deltas), models=deltas.shape[0], density=density, reading=reading)
     scores, shown = score(deltas, measured, reading)
     bounds = zip(measured["stay"].tolist(), measured["most"].tolist(), strict=True)
-    for row, (stay, most) in zip(scores, bounds, strict=True):
-        if reading == "paper" or most <= stay:
-            row.mul_(row >= stay) if reading == "paper" else row.copy_(row >= stay)
+    for row, own, (stay, most) in zip(scores, shown, bounds, strict=True):
+        if reading == "paper":
+            row.mul_(row >= stay)
+        elif most <= stay:
+            # All scores that stay are equal; an expert that is the base has none.
+            row.copy_((row >= stay) & (own != 0))
         else:
             row.sub_(stay).clamp_(min=0).div_(most - stay)
     divisor = weighted_sum(scores, 1.0)
