@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapt": ("umaf.cli.adapt", "Answer requests, each with the mixture of experts that it needs."),
     "chat": ("umaf.cli.chat", "Talk to a model that changes its experts with every message."),
     "serve": ("umaf.cli.serve", "Serve an adaptive model over HTTP, as OpenAI's clients speak it."),
+    "web": ("umaf.cli.web", "Show a store and records on a page, and start jobs there."),
     "compress": ("umaf.cli.compress", "Pack experts of one base into a store that gives each of them back."),
     "restore": (
         "umaf.cli.restore",

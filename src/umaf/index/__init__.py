@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umaf.index.answers import answers_of, knowledge
-from umaf.index.build import Built, Opening, add, add_outputs, identify, read_model
+from umaf.index.build import Built, Opening, add, add_outputs, identify, outputs_entry, read_model
 from umaf.index.cluster import Clusters, clusters
 from umaf.index.collect import Candidate, collect
 from umaf.index.entry import Entry
@@ -62,6 +62,7 @@ __all__ = [
     "measure_recall",
     "near_duplicates",
     "open_store",
+    "outputs_entry",
     "query_vector",
     "read_model",
     "read_query",

@@ -146,7 +146,21 @@ def add_outputs(
         ConfigError: another number of rows than probes.
         NumericalError: NaN or infinity.
     """
-    wanted = len(store.space.texts)
+    entry = outputs_entry(store.space, name, outputs, scores=scores)
+    store.put([entry])
+    return entry
+
+
+def outputs_entry(
+    space: Space, name: str, outputs: Tensor, *, scores: Mapping[str, float] | None = None
+) -> Entry:
+    """Make the entry that `add_outputs` adds, without adding it.
+
+    Raises:
+        ConfigError: another number of rows than probes.
+        NumericalError: NaN or infinity.
+    """
+    wanted = len(space.texts)
     if outputs.ndim != 2 or len(outputs) != wanted:
         raise ConfigError(
             f"The outputs of {name} have the shape {list(outputs.shape)}, but the store has {wanted} probes; give one "
@@ -156,10 +170,8 @@ def add_outputs(
     shares = bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 1e-2).all())
     probabilities = outputs if shares else outputs.float().softmax(-1)
     own = "outputs-" + hashlib.sha256(outputs.float().contiguous().numpy().tobytes()).hexdigest()
-    key = key_of(name, own, None, store.space.extractor, store.space.probes)
-    entry = Entry(key, name, None, own, None, None, knowledge(probabilities), scores=dict(scores or {}))
-    store.put([entry])
-    return entry
+    key = key_of(name, own, None, space.extractor, space.probes)
+    return Entry(key, name, None, own, None, None, knowledge(probabilities), scores=dict(scores or {}))
 
 
 def read_model(candidate: Candidate, space: Space, opening: Opening | None = None) -> Entry:

@@ -30,7 +30,7 @@ from umaf.reports.theme import (
     theme,
 )
 
-__all__ = ["fingerprint_map", "recovery_bars", "similarity_heatmap"]
+__all__ = ["fingerprint_map", "principal", "recovery_bars", "similarity_heatmap"]
 
 
 def fingerprint_map(
@@ -70,7 +70,7 @@ def fingerprint_map(
         raise ConfigError(
             f"A map was asked for by {method!r} of {len(table)} fingerprints; pca takes two or more, tsne four or more."
         )
-    points, shares = _principal(table) if method == "pca" else (_neighbours(table), None)
+    points, shares = principal(table) if method == "pca" else (_neighbours(table), None)
     with theme():
         figure = blank(4.2 + 0.22 * max(len(set(capabilities)), len(set(architectures))))
         axes = figure.subplots()
@@ -162,8 +162,20 @@ def _points(
             axes.plot(*points[i], marker=marker, **_dot(colour, hollow), zorder=2)
 
 
-def _principal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Project on the first two principal components: `[model, 2]`, and their shares of variance."""
+def principal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Project on the first two principal components.
+
+    Args:
+        table: `[model, number]`, finite.
+
+    Returns:
+        Points `[model, 2]`, the same at every run, and the two directions' shares of the variance.
+
+    Example:
+        >>> points, shares = principal(np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]))
+        >>> points[:, 0].tolist(), shares.tolist()
+        ([-2.0, 0.0, 2.0], [1.0, 0.0])
+    """
     centred = table - table.mean(axis=0)
     left, sizes, right = np.linalg.svd(centred, full_matrices=False)
     # A component's sign is arbitrary; its largest loading decides, so that reruns draw the same.
@@ -179,7 +191,7 @@ def _principal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _neighbours(table: np.ndarray) -> np.ndarray:
     """Place points by t-SNE, the same each time: `[model, 2]`."""
     perplexity = min(30.0, (len(table) - 1) / 3)
-    start = _principal(table)[0]
+    start = principal(table)[0]
     scale = start.std(axis=0).max() or 1.0
     fit = TSNE(perplexity=perplexity, init=cast(Any, start / scale * 1e-4), random_state=0)
     return fit.fit_transform(table)

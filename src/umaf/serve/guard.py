@@ -36,7 +36,7 @@ def guarded(app: App, settings: ServeSettings) -> App:
         try:
             headers = {key.lower(): value for key, value in scope["headers"]}
             _check(scope, headers, settings)
-            body = await _body(headers, receive, settings)
+            body = await whole_body(headers, receive, limit=settings.max_body, seconds=settings.seconds)
         except Fault as fault:
             await refuse(send, fault)
             return
@@ -76,16 +76,26 @@ def _check(scope: Scope, headers: dict[bytes, bytes], settings: ServeSettings) -
             raise Fault(415, "The body has to be JSON; send `Content-Type: application/json`.")
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive, settings: ServeSettings) -> bytes:
-    """Read a body, no larger and no slower than allowed."""
-    too_large = Fault(413, f"The request is larger than {settings.max_body} bytes; send a shorter one.")
+async def whole_body(headers: dict[bytes, bytes], receive: Receive, *, limit: int, seconds: float) -> bytes:
+    """Read a body, no larger and no slower than allowed.
+
+    Args:
+        headers: of the request, in lower case.
+        receive: gives its pieces.
+        limit: bytes.
+        seconds: until it has to be whole.
+
+    Raises:
+        Fault: it is larger or slower, or its client left.
+    """
+    too_large = Fault(413, f"The request is larger than {limit} bytes; send a shorter one.")
     said = headers.get(b"content-length", b"0")
-    if said.isdigit() and int(said) > settings.max_body:
+    if said.isdigit() and int(said) > limit:
         raise too_large
     try:
-        return await asyncio.wait_for(_whole(receive, settings.max_body, too_large), settings.seconds)
+        return await asyncio.wait_for(_whole(receive, limit, too_large), seconds)
     except (TimeoutError, asyncio.TimeoutError):
-        raise Fault(408, f"The request was not whole within {settings.seconds:g} s; send it again.") from None
+        raise Fault(408, f"The request was not whole within {seconds:g} s; send it again.") from None
 
 
 async def _whole(receive: Receive, limit: int, too_large: Fault) -> bytes:

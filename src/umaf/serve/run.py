@@ -29,9 +29,9 @@ def serve(
     Raises:
         ConfigError: the extra is not installed, or the address cannot be listened on.
     """
-    with _server(adaptive, settings) as (server, listening):
-        ready(address(settings, listening.getsockname()[1]))
-        server.run(sockets=[listening])
+    with _server(adaptive, settings) as (server, taken):
+        ready(address(settings, taken.getsockname()[1]))
+        server.run(sockets=[taken])
 
 
 @contextmanager
@@ -44,9 +44,9 @@ def served(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[str]:
     Raises:
         ConfigError: as `serve`.
     """
-    with _server(adaptive, settings) as (server, listening):
-        where = address(settings, listening.getsockname()[1])
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    with _server(adaptive, settings) as (server, taken):
+        where = address(settings, taken.getsockname()[1])
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
         try:
             while not server.started and thread.is_alive():
@@ -79,7 +79,7 @@ def _server(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[tuple[
         raise ConfigError(
             f'Serving was asked for, but {problem.name} is not installed; pip install "umaf[serve]".'
         ) from problem
-    with _listening(settings) as listening:
+    with listening(settings.host, settings.port) as taken:
         worker = Worker(adaptive, batch=settings.batch, waiting=settings.max_waiting)
         try:
             config = uvicorn.Config(
@@ -95,21 +95,26 @@ def _server(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[tuple[
                 limit_concurrency=4 * settings.max_waiting + 64,
                 timeout_graceful_shutdown=5,
             )
-            yield uvicorn.Server(config), listening
+            yield uvicorn.Server(config), taken
         finally:
             worker.close()
 
 
 @contextmanager
-def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
-    found = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Take an address while the block runs; port 0 takes a free one.
+
+    Raises:
+        ConfigError: it cannot be listened on.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((settings.host, settings.port))
+        found.bind((host, port))
     except OSError as problem:
         found.close()
         raise ConfigError(
-            f"The address {settings.host}:{settings.port} cannot be listened on ({problem.strerror or problem}); name "
+            f"The address {host}:{port} cannot be listened on ({problem.strerror or problem}); name "
             "another --host or --port."
         ) from problem
     with found:

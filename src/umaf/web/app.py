@@ -1,0 +1,206 @@
+"""The routes of the page. Needs the extra `serve`; `umaf.web.run` imports it and says so where it is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from umaf.errors import UmafError
+from umaf.serve.faults import Fault, fault_of
+from umaf.serve.guard import App
+from umaf.web import records
+from umaf.web.desk import Desk
+from umaf.web.forms import Build
+from umaf.web.guard import guarded
+from umaf.web.models import Filter, Search
+from umaf.web.settings import WebSettings
+
+Body = TypeVar("Body", bound=BaseModel)
+KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+def make_app(settings: WebSettings, builds: Mapping[str, Build]) -> tuple[App, Desk]:
+    """Make the application.
+
+    Args:
+        settings: what is shown, and limits.
+        builds: how the commands that can be started make their configs.
+
+    Returns:
+        An ASGI application, and what works behind it, which has to be closed.
+
+    Raises:
+        StoreError: there is no such store.
+        ConfigError: an extra is not installed.
+    """
+    desk = Desk(settings, builds)
+    # No pages of documentation: FastAPI's load scripts from other servers.
+    app = FastAPI(title="umaf", docs_url=None, redoc_url=None, openapi_url=None)
+    _faults(app)
+    static = _static()
+
+    @app.get("/", response_model=None)
+    @app.get("/static/{name}", response_model=None)
+    def page(name: str = "index.html") -> Response:
+        if name not in static:
+            raise Fault(404, f"There is no file {name[:60]!r} on this page.")
+        body, kind = static[name]
+        return Response(body, media_type=kind, headers={"cache-control": "no-cache"})
+
+    _store_routes(app, desk)
+    _record_routes(app, desk)
+    _job_routes(app, desk)
+    return guarded(app, settings), desk
+
+
+def _static() -> dict[str, tuple[bytes, str]]:
+    """Read the page's own files once; only these can be asked for."""
+    found = {}
+    sheet = files("umaf.reports").joinpath("report.css")
+    for file in (*files("umaf.web").joinpath("static").iterdir(), sheet):
+        kind = KINDS.get(file.name.rsplit(".", 1)[-1])
+        if kind is not None:
+            found[file.name] = (file.read_bytes(), f"{kind}; charset=utf-8")
+    return found
+
+
+def _store_routes(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/about")
+    def about() -> dict[str, Any]:
+        return desk.about()
+
+    @app.get("/api/map")
+    def map(difference: bool | None = None) -> dict[str, Any]:
+        return desk.map(difference)
+
+    @app.get("/api/models")
+    def models(request: Request, limit: int = 500) -> dict[str, Any]:
+        asked = {name: value for name, value in request.query_params.items() if name != "limit" and value}
+        return desk.models(_filled(Filter, asked), limit=max(1, min(limit, 5000)))
+
+    @app.get("/api/models/{key}")
+    def model(key: str) -> dict[str, Any]:
+        return desk.model(key)
+
+    @app.post("/api/models", status_code=201)
+    async def add(request: Request) -> Any:
+        values = await _json(request)
+        return await run_in_threadpool(desk.add, values)
+
+    @app.post("/api/search")
+    async def search(request: Request) -> Any:
+        asked = _filled(Search, await _json(request))
+        return await run_in_threadpool(desk.search, asked)
+
+    @app.get("/api/compare")
+    def compare(a: str, b: str) -> dict[str, Any]:
+        return desk.compare(a, b)
+
+
+def _record_routes(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/records")
+    def listed() -> list[dict[str, Any]]:
+        return [one.shown() for one in desk.records.all()]
+
+    @app.get("/records/{id}.html", response_model=None)
+    def report(id: str) -> Response:
+        page = desk.records.page(id)
+        return Response(page, media_type="text/html", headers={"content-security-policy": records.POLICY})
+
+    @app.get("/records/{id}.zip", response_model=None)
+    def adapter(id: str) -> Response:
+        return _zip(*desk.adapter(id))
+
+    @app.get("/api/runs/{id}")
+    def run(id: str) -> dict[str, Any]:
+        return desk.records.run(id)
+
+
+def _job_routes(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/jobs")
+    def jobs() -> list[dict[str, Any]]:
+        return desk.jobs_shown()
+
+    @app.post("/api/preview")
+    async def preview(request: Request) -> Any:
+        values = await _json(request)
+        return await run_in_threadpool(desk.preview, values)
+
+    @app.post("/api/jobs", status_code=201)
+    async def start(request: Request) -> Any:
+        values = await _json(request)
+        return await run_in_threadpool(desk.start, values)
+
+    @app.get("/api/jobs/{id}")
+    def job(id: str) -> dict[str, Any]:
+        return desk.job(id)
+
+    @app.post("/api/jobs/{id}/cancel")
+    async def cancel(id: str) -> Any:
+        return await run_in_threadpool(desk.cancel, id)
+
+    @app.get("/api/jobs/{id}/result.zip", response_model=None)
+    def result(id: str) -> Response:
+        return _zip(*desk.result(id))
+
+
+def _zip(name: str, pieces: Any) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
+    return StreamingResponse(pieces, media_type="application/zip", headers=headers)
+
+
+def _faults(app: FastAPI) -> None:
+    """Answer every mistake with JSON and one sentence."""
+
+    @app.exception_handler(Fault)
+    async def at_fault(_request: Request, fault: Fault) -> JSONResponse:
+        headers = {"retry-after": "1"} if fault.status == 503 else None
+        return JSONResponse(fault.body(), fault.status, headers=headers)
+
+    @app.exception_handler(UmafError)
+    async def mistaken(_request: Request, problem: UmafError) -> JSONResponse:
+        fault = fault_of(problem)
+        return JSONResponse(Fault(fault.status, fault.message).body(), fault.status)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, problem: HTTPException) -> JSONResponse:
+        sentence = f"There is no {request.method} {request.url.path[:100]} here; the page is at /."
+        return JSONResponse(Fault(problem.status_code, sentence).body(), problem.status_code)
+
+    from fastapi.exceptions import RequestValidationError
+
+    @app.exception_handler(RequestValidationError)
+    async def unfit(_request: Request, problem: RequestValidationError) -> JSONResponse:
+        error = problem.errors()[0]
+        sentence = f"The field {error['loc'][-1]} cannot be used ({error['msg'].lower()}); put that right."
+        return JSONResponse(Fault(400, sentence).body(), 400)
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, _problem: Exception) -> JSONResponse:
+        return JSONResponse(Fault(500, "The server failed; its log says how.", "internal").body(), 500)
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as problem:
+        raise Fault(400, f"The body is not JSON ({str(problem)[:100]}).") from None
+
+
+def _filled(kind: type[Body], values: Any) -> Body:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as problem:
+        error = problem.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in error["loc"]) or "the body"
+        raise Fault(
+            400, f"The field {name} cannot be used ({error['msg'].lower()}); put that right."
+        ) from None

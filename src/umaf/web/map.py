@@ -1,0 +1,103 @@
+"""The map: fingerprints in two directions, each point with what colours and shapes it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+
+from umaf.errors import StoreError
+from umaf.index import Store, clusters
+from umaf.index.entry import SHOWN
+from umaf.index.store import both
+
+MOST = 1500
+"""Points that a browser still moves smoothly; of a larger store evenly spread ones are drawn."""
+GROUPED = 400
+"""Fingerprints up to which groups are looked for."""
+
+
+class Map:
+    """Draws a store's map, and keeps it until the store changes.
+
+    Args:
+        store: whose.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._kept: dict[bool, tuple[int, dict[str, Any]]] = {}
+
+    def points(self, *, difference: bool) -> dict[str, Any]:
+        """Place the fingerprints.
+
+        Args:
+            difference: of what was learned since a base, rather than of what a model is; the two kinds hold numbers
+                that cannot be compared.
+
+        Returns:
+            points (key, model, x, y, architecture, base, task, group), shares of the variance, and counts.
+        """
+        version = self._store.version()
+        with self._lock:
+            kept = self._kept.get(difference)
+            if kept is None or kept[0] != version:
+                kept = (version, self._drawn(difference))
+                self._kept[difference] = kept
+        return kept[1]
+
+    def _drawn(self, difference: bool) -> dict[str, Any]:
+        where = f"difference = {'true' if difference else 'false'}"
+        other = f"difference = {'false' if difference else 'true'} AND has_fingerprint = true"
+        keys, vectors = self._store.vectors(where)
+        whole = len(keys)
+        order = sorted(range(whole), key=lambda at: keys[at])
+        if whole > MOST:
+            order = [order[at] for at in np.linspace(0, whole - 1, MOST).astype(int)]
+        rows = {
+            row["key"]: row
+            for row in self._store.rows(both(where, "has_fingerprint = true"), columns=[*SHOWN])
+        }
+        order = [at for at in order if keys[at] in rows]
+        table = vectors[order].double().numpy()
+        places, shares = _principal(table)
+        groups = _groups(vectors[order])
+        points = [
+            _point(rows[keys[at]], places[row], groups[row] if groups else None)
+            for row, at in enumerate(order)
+        ]
+        return {
+            "points": points,
+            "shares": [float(one) for one in shares],
+            "whole": whole,
+            "other": len(self._store.rows(other, columns=["key"])),
+            "difference": difference,
+        }
+
+
+def _point(row: dict[str, Any], place: np.ndarray, group: int | None) -> dict[str, Any]:
+    scores: dict[str, float] = json.loads(row["scores"] or "{}")
+    best = max(scores, key=lambda name: (scores[name], name)) if scores else None
+    own = {name: row[name] for name in ("key", "model", "architecture", "base", "licence", "parameters")}
+    return {**own, "x": float(place[0]), "y": float(place[1]), "task": best, "group": group}
+
+
+def _principal(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(table) < 2:
+        return np.zeros((len(table), 2)), np.zeros(2)
+    from umaf.reports.figures import principal
+
+    return principal(table)
+
+
+def _groups(vectors: Any) -> tuple[int, ...] | None:
+    """Find groups where there are few enough to do so while somebody waits."""
+    if not 3 <= len(vectors) <= GROUPED:
+        return None
+    try:
+        return clusters(vectors, most=8).labels
+    except StoreError:
+        return None
