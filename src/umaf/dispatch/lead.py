@@ -58,8 +58,10 @@ class Lead:
         self._ids: list[int] = []
         self._precision: object = None
         takes = inspect.signature(bare(model.net).forward).parameters
-        # Without positions a batch of prompts of several lengths has no place for its padding after the beginning.
-        self._shared = can_keep(model) and "position_ids" in takes
+        # Names side by side need positions and a mask of their own, which not every way of attending takes.
+        attends = getattr(bare(model.net).config, "_attn_implementation", None) in ("sdpa", "eager")
+        self._shared = can_keep(model) and attends and "position_ids" in takes
+        self._keeps = "logits_to_keep" in takes
 
     @torch.inference_mode()
     def scores(
@@ -125,46 +127,55 @@ class Lead:
         return _common(self._ids, batch) > 0
 
     def _named(self, batch: Encoded, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Score names after one batch, ``[text, name]``."""
-        model, rows = self._model, len(batch)
-        size = _common(self._ids, batch)
+        """Score names after one batch, ``[text, name]``, in one pass: the names stand behind the text, side by side.
+
+        A name's last token is not read, because nothing follows it.
+        """
+        size, rows = _common(self._ids, batch), len(batch)
+        rest = Encoded(batch.ids[:, size:], batch.mask[:, size:], batch.last - size, 0)
+        ids, mask = to_the_left(self._model, rest)
+        own = torch.tensor(
+            [token for name in tokens for token in name[:-1]], dtype=ids.dtype, device=ids.device
+        )
         cache = copy.deepcopy(self.kept)
         if size < len(self._ids):
             cache.crop(size)
         cache.batch_repeat_interleave(rows)
-        rest = Encoded(batch.ids[:, size:], batch.mask[:, size:], batch.last - size, 0)
-        ids, mask = to_the_left(model, rest)
-        mask = torch.cat([torch.ones_like(mask[:, :1]).expand(-1, size), mask], 1)
-        first, cache = self._forward(ids, mask, cache, last=True)
-        chances = [torch.log_softmax(first[:, -1:].float(), -1)[:, :, [row[0] for row in tokens]].cpu()]
-        longest = max(map(len, tokens))
-        filled = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
-        if longest > 1:
-            # The first token of a name is judged already; the others need those before them read.
-            cache.batch_repeat_interleave(len(tokens))
-            read = filled[:, :-1].to(ids.device).repeat(rows, 1)
-            wide = torch.cat([mask.repeat_interleave(len(tokens), 0), torch.ones_like(read)], 1)
-            after, _ = self._forward(read, wide, cache)
-            wanted = filled[:, 1:].to(ids.device).repeat(rows, 1).unsqueeze(2)
-            more = torch.log_softmax(after.float(), -1).gather(2, wanted).squeeze(2)
-            chances.append(more.reshape(rows, len(tokens), -1).transpose(1, 2).cpu())
-        counts = torch.tensor([len(row) for row in tokens])
-        said = torch.arange(longest).unsqueeze(1) < counts
-        return torch.cat(chances, 1).masked_fill(~said, 0.0).sum(1) / counts
-
-    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, *, last: bool = False) -> tuple[Tensor, Any]:
-        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        takes = inspect.signature(bare(self._model.net).forward).parameters
-        more: dict[str, Any] = {"logits_to_keep": 1} if last and "logits_to_keep" in takes else {}
-        out = self._model.net(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=places,
+        out: Any = self._model.net(
+            input_ids=torch.cat([ids, own.expand(rows, -1)], 1),
+            attention_mask=self._seen(mask, size, [len(name) - 1 for name in tokens]),
+            position_ids=_places(mask, size, [len(name) - 1 for name in tokens]),
             past_key_values=cache,
             use_cache=True,
-            **more,
+            **({"logits_to_keep": 1 + len(own)} if self._keeps else {}),
         )
-        return out.logits, out.past_key_values
+        after = torch.log_softmax(out.logits[:, -1 - len(own) :].float(), -1)
+        found, start = [], 1
+        for name in tokens:
+            # The first token comes after the text, each other one after the one before it.
+            at = torch.tensor([0, *range(start, start + len(name) - 1)], device=ids.device)
+            found.append(after[:, at, torch.tensor(name, device=ids.device)].mean(1))
+            start += len(name) - 1
+        return torch.stack(found, 1).cpu()
+
+    def _seen(self, mask: Tensor, before: int, lengths: Sequence[int]) -> Tensor:
+        """Say what each token sees, ``[text, 1, token, key]`` to be added: what is before it, and no other name."""
+        rows, width, more = len(mask), mask.shape[1], sum(lengths)
+        name = torch.tensor([-1] * width + [at for at, size in enumerate(lengths) for _ in range(size)])
+        order = torch.ones(width + more, width + more, dtype=torch.bool).tril()
+        own = order & ((name[None] == -1) | (name[None] == name[:, None]))
+        keys = torch.cat([mask.bool().cpu(), torch.ones(rows, more, dtype=torch.bool)], 1)
+        inside = own[None] & keys[:, None]
+        seen = torch.cat([torch.ones(rows, width + more, before, dtype=torch.bool), inside], 2).unsqueeze(1)
+        dtype = next(bare(self._model.net).parameters()).dtype
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).to(mask.device)
+
+
+def _places(mask: Tensor, before: int, lengths: Sequence[int]) -> Tensor:
+    """Give positions: every name goes on where the text ends."""
+    text = (mask.cumsum(1) - 1).clamp(min=0) + before
+    steps = torch.tensor([step for size in lengths for step in range(1, size + 1)], device=mask.device)
+    return torch.cat([text, text[:, -1:] + steps.long()], 1)
 
 
 def _common(ids: Sequence[int], batch: Encoded) -> int:

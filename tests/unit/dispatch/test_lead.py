@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from tests.conftest import ARCHITECTURES
 from tests.unit.dispatch.conftest import make_expert
 from umaf.dispatch.dispatchers import make_dispatcher
 from umaf.dispatch.lead import Lead, naming_lead
@@ -15,6 +16,7 @@ from umaf.models import open_model
 
 TEXTS = ("the film was good", "rain fell on the hills of a small town", "is the doctor kind", "joy " * 40)
 NAMES = ("good music", "bad", "other", "one small town")
+WRITERS = [name for name in ARCHITECTURES if name not in ("bert", "roberta", "distilbert", "rwkv")]
 
 
 def read_tokens(model, monkeypatch):
@@ -29,7 +31,7 @@ def read_tokens(model, monkeypatch):
     return counted
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "t5"])
+@pytest.mark.parametrize("family", WRITERS)
 def test_scores_are_those_of_whole_prompts(pico, family):
     """In one batch and alone, again and again, with texts that are cut, and with one that goes on as the words do."""
     model = open_model(pico(family))
