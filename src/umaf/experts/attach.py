@@ -1,12 +1,14 @@
 """An expert on its base, without rewriting a weight: y = W x + u((s (z - 1)) (vh x)).
 
-Two forms of the same sum are used, whichever multiplies less, module by module:
+Three forms of the same sum are used, whichever multiplies less, module by module:
 
 - the change alone, as above, on those rows and directions whose z is not 1: a row that no expert changes keeps its
   output bit for bit, and a sparse expert costs its few directions;
 - the whole weight, u((s z) (vh x)), in place of W x: for a dense expert on every row this costs (out + in) rank
   products per token instead of out in + (out + in) rank. It differs from the first by rounding; unless it is asked
-  for, it is used for inference in float32 only, so that training begins at the base bit for bit.
+  for, it is used for inference in float32 only, so that training begins at the base bit for bit;
+- merged, u diag(s z) vh as one matrix beside the base's, made when the block begins and dropped at its end: for one
+  expert on all rows, where so many tokens are announced that making it costs less than it saves.
 
 Modules are reached through their own ``forward``, which gets its place back when the block ends, however it ends.
 """
@@ -39,6 +41,7 @@ def attached(
     *,
     rows: Tensor | None = None,
     form: Form = "auto",
+    tokens: int = 0,
 ) -> Iterator[Model]:
     """Put multipliers on a base while the block runs.
 
@@ -53,6 +56,8 @@ def attached(
             experts of a mixture ``[expert, rank]``, the same for all rows. May require gradients, which flow into z.
         rows: which row of z serves each row of the batch, ``[row]``; row by row when not given.
         form: "change" or "whole" to force one form, where it applies; "whole" makes training about a third faster.
+        tokens: how many will be read and written while the block runs, as far as that is known; with many, one
+            expert for all rows is merged for that time, into memory of its own.
 
     Yields:
         The model.
@@ -86,7 +91,7 @@ def attached(
                 continue
             module = _plain(net.get_submodule(name))
             chosen = multipliers if rows is None or multipliers.dim() == 1 else multipliers[rows]
-            forward = _forward(module, factored[name], chosen, form)
+            forward = _forward(module, factored[name], chosen, form, tokens)
             if forward is not None:
                 stack.enter_context(_replaced(module, forward))
         yield model
@@ -108,7 +113,7 @@ def _check(name: str, factored: Factored, z: Tensor) -> None:
         )
 
 
-def _forward(module: Any, factored: Factored, z: Tensor, form: Form) -> Forward | None:
+def _forward(module: Any, factored: Factored, z: Tensor, form: Form, tokens: int) -> Forward | None:
     """Choose how a linear module computes with z; None where nothing changes."""
     weight = module.weight
     factored = factored.to(weight.device, weight.dtype)
@@ -129,6 +134,9 @@ def _forward(module: Any, factored: Factored, z: Tensor, form: Form) -> Forward 
     change = int(directions.sum()) * (out + inner) * float(active.float().mean())
     whole = factored.s.shape[-1] * (out + inner) - out * inner
     free = weight.dtype == torch.float32 and "forward" not in vars(module)
+    saved = tokens * min(change, whole)
+    if form == "auto" and free and z.dim() == 1 and saved > factored.s.shape[-1] * out * inner:
+        return _merged(module, factored, factored.s * z)
     if form == "whole" or (form == "auto" and free and whole < change):
         return _whole(module, factored, factored.s * z)
     if int(directions.sum()) < len(directions):
@@ -145,6 +153,15 @@ def _whole(module: Any, factored: Factored, scale: Tensor) -> Forward:
     def forward(x: Tensor) -> Tensor:
         hidden = functional.linear(x, vh)
         return functional.linear(hidden * fitted(hidden), u, module.bias)
+
+    return forward
+
+
+def _merged(module: Any, factored: Factored, scale: Tensor) -> Forward:
+    weight = (factored.u * scale) @ factored.vh
+
+    def forward(x: Tensor) -> Tensor:
+        return functional.linear(x, weight, module.bias)
 
     return forward
 

@@ -168,6 +168,52 @@ def test_a_sparse_expert_multiplies_its_few_directions_only(llama):
         assert torch.allclose(found, logits(model), atol=1e-4)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "t5"])
+def test_one_expert_on_many_tokens_is_merged_for_the_time_being(pico, model_type):
+    """One matrix per weight, made anew and dropped again: the stored base is never written to."""
+    model = open_model(pico(model_type))
+    factored = decompose(model, svf_modules(model))
+    z, before, bare_logits = drawn(factored), weights_hash(model), logits(model)
+    with attached(model, factored, z, form="change"):
+        wanted = logits(model)
+    calls, inner = [], torch.nn.functional.linear
+
+    def counted(x, weight, *more):
+        calls.append(weight)
+        return inner(x, weight, *more)
+
+    with attached(model, factored, z, tokens=10**6), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("umaf.experts.attach.functional.linear", counted)
+        found = logits(model)
+        assert all(
+            weight_of(model, name).data_ptr() not in {w.data_ptr() for w in calls} for name in factored
+        )
+        assert weights_hash(model) == before
+    assert torch.allclose(found, wanted, atol=1e-4, rtol=1e-3) and not torch.equal(found, bare_logits)
+    assert torch.equal(logits(model), bare_logits)
+
+
+def test_what_is_merged_pays(llama):
+    """Few tokens, rows with multipliers of their own, training, low precision: none of them is merged."""
+    model, factored = llama
+    name = "model.layers.0.mlp.up_proj"
+    module, one = model.net.get_submodule(name), drawn(factored)[name]
+    own = torch.nn.functional.linear
+
+    def products(z, tokens):
+        counted = []
+        with attached(model, factored, {name: z}, tokens=tokens), pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                "umaf.experts.attach.functional.linear", lambda *given: counted.append(0) or own(*given)
+            )
+            module(torch.ones(1, 1, module.in_features))
+        return len(counted)
+
+    assert products(one, 10**6) == 1 and products(one, 0) == 2 and products(one, 3) == 2
+    assert products(one.expand(1, -1), 10**6) == 2
+    assert products(one.clone().requires_grad_(), 10**6) > 1
+
+
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "gpt2"])
 def test_everything_leaves_after_an_exception(pico, model_type):
     model = open_model(pico(model_type))
