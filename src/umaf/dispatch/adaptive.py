@@ -199,7 +199,9 @@ class AdaptiveModel:
                 return Prompted(model, prompts)
             return self.kept.reader(model, prompts.ids[0].tolist(), mixture)
 
-        with self.shelf.applied(decision.weights[list(rows)]) as model:
+        # Replies may end early: half of what they may have is counted on.
+        tokens = int(prompts.mask.sum()) + sum(one.max_new_tokens for one in own) // 2
+        with self.shelf.applied(decision.weights[list(rows)], tokens=tokens) as model:
             for pieces in decode(model, prompts, own, left=lambda at: left(rows[at]), read=read):
                 yield [replace(piece, row=rows[piece.row]) for piece in pieces]
 

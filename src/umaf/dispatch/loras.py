@@ -62,12 +62,13 @@ class LoraShelf:
         return True
 
     @contextmanager
-    def applied(self, weights: Tensor) -> Iterator[Model]:
+    def applied(self, weights: Tensor, *, tokens: int = 0) -> Iterator[Model]:
         """Put mixtures on the base while the block runs.
 
         Args:
             weights: ``[row, expert]`` or ``[row, expert, module]``, one row per row of the batch; a single row serves
                 every batch.
+            tokens: of no matter here; LoRAs are never merged.
         """
         if not weights.any():
             yield self.model

@@ -53,8 +53,8 @@ class Shelved(Protocol):
         """Whether one batch may hold several mixtures."""
         ...
 
-    def applied(self, weights: Tensor) -> AbstractContextManager[Model]:
-        """Put mixtures ``[row, expert]`` or ``[row, expert, module]`` on the base while the block runs."""
+    def applied(self, weights: Tensor, *, tokens: int = 0) -> AbstractContextManager[Model]:
+        """Put mixtures ``[row, expert]`` or ``[row, expert, module]`` on the base while it reads so many tokens."""
         ...
 
 
@@ -95,11 +95,12 @@ class Shelf:
         return not any(is_stacked(self.model, name) for name in self.modules)
 
     @contextmanager
-    def applied(self, weights: Tensor) -> Iterator[Model]:
+    def applied(self, weights: Tensor, *, tokens: int = 0) -> Iterator[Model]:
         """Put mixtures on the base while the block runs; the base's weights are not touched.
 
         Args:
             weights: ``[row, expert]`` or ``[row, expert, module]``, one row per row of the batch.
+            tokens: how many will be read and written, as far as that is known; see `attached`.
 
         Yields:
             The base, answering each row with its mixture.
@@ -110,7 +111,8 @@ class Shelf:
             return
         z = self._alone(different) if _picks(different) else mix_rows(self.experts, different)
         if len(different) == 1:
-            with attached(self.model, self.factored, {name: each[0] for name, each in z.items()}) as model:
+            one = {name: each[0] for name, each in z.items()}
+            with attached(self.model, self.factored, one, tokens=tokens) as model:
                 yield model
             return
         with attached(self.model, self.factored, z, rows=rows) as model:

@@ -14,10 +14,11 @@ from umaf.dispatch.decision import Decision, one_hot
 from umaf.dispatch.decode import Drawing, Piece
 from umaf.dispatch.shelf import by_name, open_shelf
 from umaf.errors import ConfigError, ExpertError, NumericalError, ProbeError
+from umaf.experts import attach as attach_module
 from umaf.experts.attach import attached
 from umaf.experts.expert import Expert, save_expert
 from umaf.experts.rollout import answered
-from umaf.models import open_model
+from umaf.models import open_model, weights_hash
 
 TEXTS = ["the film was good", "rain fell on the hills of a small town", "is"]
 LONG = Drawing(max_new_tokens=12)
@@ -241,3 +242,19 @@ def test_decisions_are_used_row_by_row_whatever_their_form(adaptive, shelf):
     by_module = adaptive.generate(["is", "is"], drawing=LONG, experts=Decision(shelf.names, wide, ("", "")))
     assert by_module[0].text == adaptive.generate(["is"], drawing=LONG)[0].text
     assert by_module[1].text == adaptive.generate(["is"], drawing=LONG, experts="kind")[0].text
+
+
+def test_a_batch_of_one_expert_is_answered_from_merged_weights(base, shelf, monkeypatch):
+    """Only where the whole batch has one mixture and much is to be written; it says the same either way."""
+    merged, whole, inner = [], attach_module._whole, attach_module._merged
+    monkeypatch.setattr(attach_module, "_merged", lambda *given: merged.append(0) or inner(*given))
+    adaptive, texts = AdaptiveModel(shelf), ["rain fell on the hills", "the film was good", "is"]
+    before = weights_hash(base)
+    adaptive.generate(texts, drawing=Drawing(2), experts="good")
+    decision = Decision(shelf.names, torch.eye(3), ("",) * 3)
+    adaptive.generate(texts, drawing=Drawing(80), experts=decision)
+    assert not merged
+    found = texts_of(adaptive.generate(texts, drawing=Drawing(80), experts="good"))
+    assert len(merged) == len(shelf.modules) and weights_hash(base) == before
+    monkeypatch.setattr(attach_module, "_merged", whole)
+    assert texts_of(adaptive.generate(texts, drawing=Drawing(80), experts="good")) == found
