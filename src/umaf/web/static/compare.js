@@ -36,7 +36,7 @@ export async function comparePage(place, about, query) {
 function shown(found) {
   const likeness = found.similarities.map((one) => [one.metric, one.distance ? number(one.value) : [number(one.value), bar(one.value)],
     one.distance ? "a distance: 0 is the same" : "1 is the same"]);
-  const text = (value) => value === null || value === undefined || value === "" ? "–" : Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : String(value);
+  const text = (value) => value === null || value === undefined || value === "" ? "–" : Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : /^[0-9a-f]{40,}$/.test(value) ? `${value.slice(0, 12)}…` : String(value);
   const scores = [...new Set([...Object.keys(found.a.scores), ...Object.keys(found.b.scores)])].sort();
   const near = (hits, other) => table("", [{ name: "model" }, { name: "similarity", number: true }],
     hits.map((hit) => [hit.key === other ? `${hit.model} (the other)` : hit.model, number(hit.similarity)]));

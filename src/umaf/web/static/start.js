@@ -8,7 +8,7 @@ export async function startPage(place, about, query) {
   const names = await places(about);
   const list = h("datalist", { id: "models" }, names.map((name) => h("option", { value: name })));
   const command = h("code", {}), files = h("div", {}), wrong = h("div", { "aria-live": "polite" });
-  const body = h("div", {});
+  const body = h("div", { class: "fields" });
   const forms = { transfer: transfer(query), merge: merge(about) };
   let chosen = query.get("command") === "merge" ? "merge" : "transfer";
   let timer = null;
