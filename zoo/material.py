@@ -1,6 +1,6 @@
 """Make training material of the bank: for generators from base models alone, for extractors from experts.
 
-    python -m zoo.material space --out out/material                 the universal space, from MiniLM
+    python -m zoo.material space --out zoo/space                    the universal space, of train texts
     python -m zoo.material texts --out out/material                 places of the train texts, for generators
     python -m zoo.material entries --out out/material --model bert-1m gpt2-1m --split train validation
 
@@ -22,8 +22,8 @@ from rich.progress import track
 
 from umaf import seeds
 from umaf.errors import TaskError
-from umaf.extraction import Bound, Reading, fit_universal, load_universal, read_inputs
-from umaf.extraction.bound import FILE
+from umaf.extraction import Reading, fit_universal, load_bound, read_inputs
+from umaf.extraction.universal import FILE
 from umaf.models import Model, open_model
 from umaf.tasks import bank, door
 from umaf.tasks.task import Example, Task
@@ -56,29 +56,21 @@ def tasks(split: str, *, each: int, data: str | None = None) -> list[Task]:
     return [task for task in found if len({example.answer for example in task.train}) > 1]
 
 
-def make_space(out: Path, *, reference: str, each: int, data: str | None) -> Path:
-    """Write the universal space, of train texts as a reference model arranges them."""
+def make_space(out: Path, *, reader: str, each: int, data: str | None) -> Path:
+    """Write the universal space, of train texts as a reader arranges them."""
     texts = sorted({e.text for task in tasks("train", each=each, data=data) for e in task.train})
     order = np.random.default_rng(seeds.derive(0, "space")).permutation(len(texts))[:CALIBRATION]
-    space = fit_universal([open_model(place_of(reference))], [texts[at] for at in sorted(order)])
+    space = fit_universal([texts[at] for at in sorted(order)], reader=place_of(reader))
     return space.save(out / FILE)
 
 
-def make_texts(out: Path, *, models: Sequence[str], reference: str, each: int, data: str | None) -> Path:
-    """Write the material of generators: texts of train and validation capabilities, as each source reads them."""
-    space = load_universal(out / FILE)
+def make_texts(out: Path, *, each: int, data: str | None) -> Path:
+    """Write the material of generators: texts of train and validation capabilities, and their places."""
+    compute = load_bound(out if (out / FILE).is_file() else None)
     asked = [
         (split, task) for split in ("train", "validation") for task in tasks(split, each=each, data=data)
     ]
-    sources = {name: open_model(place_of(name)) for name in models}
-    made = gather(
-        asked,
-        sources,
-        space,
-        extractor=Bound(space).version,
-        reference=sources.get(reference) or open_model(place_of(reference)),
-    )
-    return made.save(out / "material.safetensors")
+    return gather(asked, compute).save(out / "material.safetensors")
 
 
 def make_entries(
@@ -129,13 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(asked.threads)
     console = Console()
     if asked.what == "space":
-        console.print(
-            f"wrote {make_space(asked.out, reference=asked.reference, each=asked.each, data=asked.data)}"
-        )
+        console.print(f"wrote {make_space(asked.out, reader=asked.reader, each=asked.each, data=asked.data)}")
     elif asked.what == "texts":
-        path = make_texts(
-            asked.out, models=asked.model, reference=asked.reference, each=asked.each, data=asked.data
-        )
+        path = make_texts(asked.out, each=asked.each, data=asked.data)
         console.print(f"wrote {path}")
     else:
         made, missing = make_entries(
@@ -169,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=("space", "texts", "entries"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--model", nargs="+", default=list(SOURCES), metavar="NAME", help="the sources")
-    parser.add_argument("--reference", default="minilm", help="the model that the space is made from")
+    parser.add_argument("--reader", default="llama-1m", help="the model that reads texts into the space")
     parser.add_argument("--split", nargs="+", choices=bank.SPLITS, default=["train", "validation"])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--each", type=int, default=EACH, help="texts of each label")

@@ -57,7 +57,7 @@ def transfer(  # every argument is one the command line has too
     route: str = "solve",
     rank: int = 8,
     seed: int = 0,
-    extractor: str = "pca",
+    extractor: str | None = None,
     scaling: str = "identity",
     fusion: str = "weighted",
     options: Mapping[str, Any] | None = None,
@@ -73,7 +73,7 @@ def transfer(  # every argument is one the command line has too
         route: how the adapter is made; see `umaf.generation.generate.ROUTES`.
         rank: rank of every module's update.
         seed: of everything random.
-        extractor: of the fingerprints.
+        extractor: of the fingerprints; "bound" for a route that reads them and "pca" for others when None.
         scaling: of the fingerprints, to the target's size.
         fusion: of the fingerprints, by the sources' weights.
         options: further options of the route.
@@ -96,9 +96,11 @@ def transfer(  # every argument is one the command line has too
     tell = say or (lambda _: None)
     if out is not None:
         refuse_existing(out)
+    make = check_route(target, route=route, rank=rank, options=options)
+    reads = "fingerprint" in inspect.signature(make).parameters
+    extractor = extractor or ("bound" if reads else "pca")
     _check_names(extractor, scaling, fusion)
     check_sources(sources, target)
-    make = check_route(target, route=route, rank=rank, options=options)
 
     fingerprints = []
     for number, source in enumerate(sources, start=1):
@@ -120,7 +122,7 @@ def transfer(  # every argument is one the command line has too
     goals = goals_of(sources, target, truncate=truncate)
     tell(f"{route} for {target.name}")
     given = dict(options or {})
-    if "fingerprint" in inspect.signature(make).parameters:
+    if reads:
         given["fingerprint"] = fused
     made = generate(target, goals, route=route, rank=rank, seed=seed, options=given, truncate=truncate)
     history = (*_cut(fingerprints), *made.history)

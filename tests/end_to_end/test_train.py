@@ -24,7 +24,7 @@ FAST = (
     "--set",
     "looked=24",
     "--set",
-    "warm=64",
+    "probes=60",
     "--set",
     "rank=2",
     "--set",
@@ -41,17 +41,14 @@ def _umaf(capsys, *words: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def bank(pico, tmp_path: Path) -> Path:
-    reference = open_model(pico("bert"))
-    space = fit_universal([reference], TEXTS[:60], width=8)
+    space = fit_universal(TEXTS[:60], reader=pico("bert"), width=8)
     space.save(tmp_path / "bank" / "universal.safetensors")
     tasks = [
         ("train", _task("one", ("music", "good"), "music")),
         ("train", _task("two", ("rain", "film"), "rain")),
         ("validation", _task("three", ("letter", "class"), "letter")),
     ]
-    sources = {name: open_model(pico(name)) for name in ("bert", "gpt2")}
-    made = gather(tasks, sources, space, extractor=Bound(space).version, reference=reference)
-    made.save(tmp_path / "bank" / "material.safetensors")
+    gather(tasks, Bound(space)).save(tmp_path / "bank" / "material.safetensors")
     return tmp_path / "bank"
 
 
@@ -113,7 +110,18 @@ def test_a_generator_is_trained_and_makes_an_adapter(bank, pico, tmp_path, capsy
 
     code, _, err = _umaf(capsys, *give, "--route", "generate", "--out", tmp_path / "no")
     assert code == 1 and "umaf train generator" in err and not (tmp_path / "no").exists()
-    code, _, err = _umaf(capsys, *give, "--route", "generate", "--generator", out, "--out", tmp_path / "no")
+    code, _, err = _umaf(
+        capsys,
+        *give,
+        "--route",
+        "generate",
+        "--generator",
+        out,
+        "--extractor",
+        "pca",
+        "--out",
+        tmp_path / "no",
+    )
     assert code == 1 and "reads fingerprints of bound-" in err
     code, _, err = _umaf(
         capsys, "train", "generator", "--target", target, "--bank", tmp_path, "--out", tmp_path / "x"

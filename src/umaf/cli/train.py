@@ -67,7 +67,6 @@ class GeneratorConfig(ModelConfig):
     steps: int | None = Field(default=None, ge=1)
     rate: float | None = Field(default=None, gt=0)
     set: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
 
 
 @train.command("generator")
@@ -81,10 +80,6 @@ def train_generator(
     steps: StepsOption = None,
     rate: RateOption = None,
     set: SetOption = None,
-    sources: Annotated[
-        list[str] | None,
-        typer.Option("--sources", metavar="NAME", help="Sources to learn from; all if not given."),
-    ] = None,
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,
@@ -95,6 +90,8 @@ def train_generator(
 ) -> None:
     """Train an adapter generator for one target; an interrupted training goes on when the command is repeated."""
     settings = settle(GeneratorConfig, ctx)
+    from umaf.extraction import load_bound
+    from umaf.extraction.universal import FILE
     from umaf.files import refuse_existing
     from umaf.generation.generator import save_generator
     from umaf.training.devices import found
@@ -110,9 +107,9 @@ def train_generator(
         generator, done = run(
             opener(settings)(settings.target),
             material,
+            load_bound(settings.bank if (settings.bank / FILE).is_file() else None),
             settings=plan,
             folder=_state(settings.out),
-            sources=settings.sources,
             said=said,
             devices=crew,
         )

@@ -54,7 +54,7 @@ class TransferConfig(ModelConfig):
     steps: int | None = Field(default=None, ge=1)
     generator: Path | None = None
     refine: int = Field(default=0, ge=0)
-    extractor: str = "pca"
+    extractor: str | None = None
     scaling: str = "identity"
     fusion: str = "weighted"
     truncate: bool = False
@@ -100,10 +100,18 @@ def transfer(
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the route distill.")] = None,
     generator: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A trained generator of the target, for the route generate."),
+        typer.Option(
+            metavar="DIR",
+            help="A trained generator of the target, for the route generate; the one that ships with umaf.",
+        ),
     ] = None,
     refine: Annotated[int, typer.Option(help="Gradient steps that go on from a generated adapter.")] = 0,
-    extractor: Annotated[str, typer.Option(help="pca, pca:FILE, trained:FOLDER or bound:FOLDER.")] = "pca",
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="pca, pca:FILE, trained:FOLDER, bound or bound:FOLDER; what suits the route."
+        ),
+    ] = None,
     scaling: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
     truncate: TruncateOption = False,

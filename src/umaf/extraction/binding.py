@@ -47,7 +47,12 @@ def bind(parts: Mapping[str, Tensor]) -> Float[Tensor, " fingerprint"]:
 
 
 def unbind(
-    vector: Tensor, names: Sequence[str], width: int, *, strength: float = 1e-6
+    vector: Tensor,
+    names: Sequence[str],
+    width: int,
+    *,
+    strength: float = 1e-6,
+    spread: Float[Tensor, " width"] | None = None,
 ) -> Float[Tensor, "name width"]:
     """Take the vectors of some names out of 512 numbers.
 
@@ -56,16 +61,22 @@ def unbind(
         names: all names that were bound; a name that was not gets what looks like it, about 0.
         width: numbers per name.
         strength: of the ridge that keeps the system solvable where names need more than 512 numbers.
+        spread: how large each number of a vector usually is; where names need more than 512 numbers, what is usually
+            large is then believed first. All alike when None.
 
     Returns:
         One row per name, float64.
 
     Raises:
         FingerprintError: no name, or one twice.
+
+    Source: with `spread` the estimate of least expected error, Wiener, Extrapolation, interpolation and smoothing of
+    stationary time series, 1949.
     """
     if not names or len(set(names)) < len(names):
         raise FingerprintError(f"names to unbind must be given and differ, got {list(names)}.")
-    codes = torch.cat([code(name, width) for name in names], dim=1)
+    usual = torch.ones(width).double() if spread is None else spread.double().cpu()
+    codes = torch.cat([code(name, width) * usual for name in names], dim=1)
     # From the side with fewer rows, so that many names cost no more than 512.
     rows = vector.detach().double().cpu().reshape(-1)
     if codes.shape[1] <= WIDTH:
@@ -74,7 +85,7 @@ def unbind(
     else:
         gram = codes @ codes.T
         found = codes.T @ torch.linalg.solve(gram + strength * torch.eye(WIDTH, dtype=gram.dtype), rows)
-    return found.reshape(len(names), width)
+    return found.reshape(len(names), width) * usual
 
 
 @lru_cache(maxsize=4096)

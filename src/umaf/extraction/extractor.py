@@ -18,8 +18,7 @@ from umaf.extraction.fingerprint import WIDTH, Fingerprint, FingerprintCard, tok
 from umaf.extraction.inputs import Inputs, Reading, read_inputs
 from umaf.extraction.pca import default_pca, load_pca
 from umaf.extraction.trained import Trained, load_trained
-from umaf.extraction.universal import Reader, Universal, fit_reader, places
-from umaf.models import Model, weights_hash
+from umaf.models import Model
 
 
 class Extractor(Protocol):
@@ -56,7 +55,7 @@ def extract(  # every argument is one the command line has too
         model: an opened model.
         probes: texts on which the capability shows, at least 16, without labels.
         base: the model it was fine-tuned from.
-        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound:FOLDER".
+        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound"; "bound:FOLDER".
         normalisation: of the activations; see `umaf.activations.normalise`.
         depths: layers to read as shares of the stack, in (0, 1].
         batch_size: texts per pass.
@@ -86,7 +85,7 @@ def extract(  # every argument is one the command line has too
     reading = Reading(normalisation, tuple(depths), batch_size, truncate, behaved)
     inputs = read_inputs(model, checked.texts, base=base, reading=reading)
     if isinstance(compute, Bound):
-        inputs = replace(inputs, answers=answers, places=_places(compute, base or model, checked, truncate))
+        inputs = replace(inputs, answers=answers, places=compute.space.places(checked.texts))
     vector = torch.zeros(1, WIDTH, dtype=torch.float64) if inputs.unchanged() else compute(inputs).double()
     strength = float(vector.norm())
     card = FingerprintCard(
@@ -115,7 +114,7 @@ def open_extractor(name: str) -> Extractor:
     """Open an extractor by name.
 
     Args:
-        name: "pca", "pca:FILE", "trained:FOLDER" or "bound:FOLDER".
+        name: "pca", "pca:FILE", "trained:FOLDER", "bound" or "bound:FOLDER".
 
     Returns:
         The extractor.
@@ -134,30 +133,8 @@ def open_extractor(name: str) -> Extractor:
         return load_pca(place)
     if kind == "trained" and place:
         return load_trained(place)
-    if kind == "bound" and place:
-        return load_bound(place)
+    if kind == "bound":
+        return load_bound(place or None)
     raise FingerprintError(
-        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER" or "bound:FOLDER".'
+        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER", "bound" or "bound:FOLDER".'
     )
-
-
-def _places(compute: Bound, model: Model, probes: Probes, truncate: bool) -> Tensor:
-    """Read the probes into the universal space with the base, which is what sources of one base have in common."""
-    return places(model, probes.texts, reader_of(model, compute.space), truncate=truncate)
-
-
-_READERS: dict[tuple[str, str], Reader] = {}
-
-
-def reader_of(model: Model, space: Universal) -> Reader:
-    """Teach a model to read a space, once per process for the same weights.
-
-    Example:
-        >>> from umaf.models import open_model  # doctest: +SKIP
-        >>> reader_of(open_model("some/model"), space) is reader_of(open_model("some/model"), space)  # doctest: +SKIP
-        True
-    """
-    key = (weights_hash(model), space.version)
-    if key not in _READERS:
-        _READERS[key] = fit_reader(model, space)
-    return _READERS[key]

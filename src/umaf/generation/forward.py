@@ -1,7 +1,7 @@
 """Route `generate`: one forward pass of a trained generator; no gradient step, no answer of a source.
 
 The sources' answers have gone into the fused fingerprint. From then on only it, the label words and the probes' texts
-as the target itself reads them are used.
+are used: the fingerprint says what each probe is called, and the target reads the probes once.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from umaf.adapters import cores
 from umaf.adapters.factors import combine
 from umaf.adapters.factors import truncate as truncated
 from umaf.errors import ConfigError, TaskError
-from umaf.extraction import Answers, Fingerprint
+from umaf.extraction import Answers, Fingerprint, along
 from umaf.generation.decisions import Asked, ask, batches, decide
 from umaf.generation.distill import distill
-from umaf.generation.generator import Generator, load_generator
+from umaf.generation.generator import Generator, load_generator, shipped_generator
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
 from umaf.generation.solve import Solved
-from umaf.generation.structured import at_answers, levelled, listening, refined, values
+from umaf.generation.structured import at_answers, listening, values
 from umaf.models import Model
 
 BATCH = 64
-ROUNDS = 3
-STRENGTH = 3.0
-SPREAD = 3.0
-"""Standard deviation of the scores of refined keys on the probes, in nats."""
 
 
 def forward(
@@ -40,7 +38,6 @@ def forward(
     rank: int = 8,
     generator: str | Path | Generator | None = None,
     fingerprint: Fingerprint | None = None,
-    rounds: int = ROUNDS,
     refine: int = 0,
     seed: int = 0,
     truncate: bool = False,
@@ -51,10 +48,8 @@ def forward(
         model: the target; left as it was.
         goals: one per capability, for its probes, cue and label words; what they want is not looked at.
         rank: highest rank of every module's update; the writers need as many as there are labels in all.
-        generator: a trained one of this target, or its folder.
+        generator: a trained one of this target, or its folder; the one that ships with umaf when not given.
         fingerprint: the fused fingerprint.
-        rounds: how often keys are fitted again to what the target makes of the probes; 0 takes those of the
-            fingerprint as they are, and no probe is read.
         refine: gradient steps of `distill` that go on from the generated adapter; these do look at the goals.
         seed: of the refinement.
         truncate: cut probes that are longer than the target's window.
@@ -67,10 +62,12 @@ def forward(
         FingerprintError: a fingerprint of another extractor, or a generator of another target.
         TaskError: a capability without labels.
     """
+    generator = generator or shipped_generator(model)
     if generator is None or fingerprint is None:
         raise ConfigError(
-            'The route "generate" needs a trained generator and a fused fingerprint, and one of them was not given; '
-            "name a folder that `umaf train generator` wrote, with --generator."
+            f'The route "generate" needs a fused fingerprint and a generator trained for {model.name}, and '
+            f"{'no generator' if generator is None else 'no fingerprint'} was given; train one with "
+            "`umaf train generator`, and name its folder with --generator."
         )
     own = generator if isinstance(generator, Generator) else load_generator(generator)
     for goal in goals:
@@ -80,10 +77,10 @@ def forward(
                 'makes adapters for label words alone; use the route "distill".'
             )
     warning = own.check(fingerprint, model)
-    factors = adapter(own, model, goals, fingerprint, rounds=rounds, cut=truncate)
+    factors = adapter(own, model, goals, fingerprint, cut=truncate)
     small, lost = truncated(factors, rank)
     history: list[dict] = [{"note": warning}] if warning else []
-    row = {"stage": "generate", "generator": own.version, "rounds": rounds}
+    row = {"stage": "generate", "generator": own.version}
     history.append({**row, "lost to the rank": max(lost.values())})
     if not refine:
         return Solved(small, tuple(history))
@@ -93,13 +90,7 @@ def forward(
 
 @torch.no_grad()
 def adapter(
-    generator: Generator,
-    model: Model,
-    goals: Sequence[Goal],
-    fingerprint: Fingerprint,
-    *,
-    rounds: int = ROUNDS,
-    cut: bool = False,
+    generator: Generator, model: Model, goals: Sequence[Goal], fingerprint: Fingerprint, *, cut: bool = False
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Make the whole adapter of a fused fingerprint, at the rank that it has.
 
@@ -108,33 +99,47 @@ def adapter(
         model: the target.
         goals: probes, cue and label words of every capability in the fingerprint.
         fingerprint: checked to be one of this generator's.
-        rounds: see `forward`.
         cut: cut probes that are longer than the window.
 
     Returns:
         Module name -> (A, B).
     """
+    shared = {name: (a.to(model.device), b.to(model.device)) for name, (a, b) in generator.shared.items()}
+    said = [called.to(model.device) for called in calls(generator, goals, fingerprint)]
+    given, logits, pushes = [], [], []
+    with cores(model, *as_cores(shared)):
+        for goal in goals:
+            asked = ask(model, goal, truncate=cut)
+            pushes.append(values(asked, generator.card.writers[-1]))
+            read, answered = seen(asked, generator.card.writers)
+            given.append(read)
+            logits.append(answered)
+    whole = {writer: torch.cat([read[writer] for read in given]) for writer in generator.card.writers}
+    rows, scales = generator.side_by_side(whole)
+    reads = rows.split([len(goal.texts) for goal in goals])
+    parts = [
+        {name: (a.contiguous(), b.contiguous()) for name, (a, b) in generator.update(k, push, scales).items()}
+        for k, push in zip(generator.keys(reads, said, logits), pushes, strict=True)
+    ]
+    weights = [goal.weight for goal in goals]
+    share = max(map(abs, weights))
+    own = combine(parts, [weight / share for weight in weights])
+    return {name: (a.cpu(), b.cpu()) for name, (a, b) in {**shared, **own}.items()}
+
+
+def calls(
+    generator: Generator, goals: Sequence[Goal], fingerprint: Fingerprint
+) -> list[Float[Tensor, "text label"]]:
+    """Read off a fingerprint what each probe is called: per goal, 1 for one label of a text and 0 for the others."""
     names = [words_of(goal) for goal in goals]
     flat = list(dict.fromkeys(name for group in names for name in group))
     found = dict(zip(flat, generator.directions(fingerprint, flat), strict=True))
-    shared = {name: (a.to(model.device), b.to(model.device)) for name, (a, b) in generator.shared.items()}
-    parts = []
+    called = []
     for goal, group in zip(goals, names, strict=True):
-        asked = ask(model, goal, truncate=cut)
         # Of a label that two goals share, both get what the fingerprint has for it.
-        keys = generator.keys(torch.stack([found[name] for name in group])).to(model.device)
-        with cores(model, *as_cores(shared)):
-            push = values(asked, generator.card.writers[-1])
-            if rounds:
-                given, logits = seen(asked, generator.card.writers)
-                x = generator.side_by_side(given)
-                fitted = SPREAD * refined(x, x @ keys, rounds=rounds, strength=STRENGTH)
-                keys = (fitted + levelled(x, logits)).float()
-        update = generator.update(keys.cpu(), push.cpu())
-        parts.append({name: (a.contiguous(), b.contiguous()) for name, (a, b) in update.items()})
-    weights = [goal.weight for goal in goals]
-    share = max(map(abs, weights))
-    return combine([dict(generator.shared), *parts], [1.0, *(weight / share for weight in weights)])
+        far = along(torch.stack([found[name] for name in group]), generator.space.places(goal.texts))
+        called.append(functional.one_hot(far.argmax(1), len(group)).float())
+    return called
 
 
 def words_of(goal: Goal) -> tuple[str, ...]:

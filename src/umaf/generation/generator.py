@@ -1,8 +1,8 @@
 """The Adapter Generator: a fused fingerprint and label words in, an adapter for the one target it was trained for out.
 
-The adapter is a LoRA shared by all capabilities, which lets the target say at the answer what a text is about, and the
-structured decoder's update of the writers on top of it (`umaf.generation.structured`). Keys are linear in the
-fingerprint, and begin at 0, so the first output of an untrained generator changes nothing.
+The adapter is a LoRA shared by all capabilities, which lets the target bring to the answer what a text is about, and
+the structured decoder's update of the last writers on top of it (`umaf.generation.structured`). The shared LoRA begins
+at 0, so an untrained generator is the closed form alone.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ from torch import Tensor
 
 from umaf.adapters import lora_modules, weight_of
 from umaf.errors import FingerprintError
-from umaf.extraction import Fingerprint, unbind
+from umaf.extraction import Bound, Fingerprint, Universal, load_universal, unbind
 from umaf.extraction.store import read_tensors, write_tensors
+from umaf.extraction.universal import FILE
 from umaf.files import whole_folder, write_json
+from umaf.generation.structured import fitted, levelled
 from umaf.generation.train import nothing
 from umaf.models import Model, shape_hash, weights_hash
 
-FORMAT = 2
+FORMAT = 3
+SHIPPED = (
+    Path(__file__).resolve().parents[3] / "zoo" / "generators",  # a checkout
+    Path(__file__).resolve().parents[1] / "zoo_generators",  # an installed wheel
+)
+SIZE, RIDGE = 3.0, 3.0
+"""What a generator begins with: scores in nats, and the strength of the ridge."""
 FAR = 0.05
 """Share of the training fingerprints that the warning would have struck."""
 
@@ -40,8 +48,8 @@ class GeneratorCard:
         shapes: hash of the target's shapes.
         weights: hash of the target's weights.
         extractor: version of the extractor whose fingerprints it reads.
-        places: numbers per label in a fingerprint.
         writers: the modules that the capabilities themselves go into, the last one last.
+        given: numbers that each of them is given.
         rank: of the shared LoRA.
         capabilities: how many it was trained on.
         near: least cosine to its nearest training fingerprint that is not called far.
@@ -53,8 +61,8 @@ class GeneratorCard:
     shapes: str
     weights: str
     extractor: str
-    places: int
     writers: tuple[str, ...]
+    given: Mapping[str, int]
     rank: int
     capabilities: int = 0
     near: float = -1.0
@@ -68,24 +76,28 @@ class Generator:
 
     Attributes:
         shared: the shared LoRA, module name -> (A [rank, in], B [out, rank]), without the writers.
-        key: writer -> `[in, place]`, reads the universal space from what the writer is given, over its scale.
-        scales: `[writer]`, the root mean square of what each writer is given.
-        gain: logarithm of the scale of scores, one number.
+        size: logarithm of the standard deviation of a label's score, in nats.
+        ridge: logarithm of the strength of the ridge that keys are fitted with.
+        spread: `[place]`, how large each number of a label's direction usually is.
         known: `[capability, 512]`, the fingerprints it was trained on, of length 1.
+        space: the universal space that those fingerprints are told in.
         card: what it is for.
     """
 
     shared: Mapping[str, tuple[Tensor, Tensor]]
-    key: Mapping[str, Tensor]
-    scales: Tensor
-    gain: Tensor
+    size: Tensor
+    ridge: Tensor
+    spread: Tensor
     known: Tensor
+    space: Universal
     card: GeneratorCard
 
     @property
     def version(self) -> str:
         """Name and hash of everything that decides the numbers."""
-        digest = hashlib.sha256(f"{FORMAT} {self.card.writers} {self.card.extractor}".encode())
+        digest = hashlib.sha256(
+            f"{FORMAT} {self.card.writers} {self.card.extractor} {self.space.version}".encode()
+        )
         for name, value in sorted(self.tensors().items()):
             digest.update(name.encode())
             digest.update(value.detach().contiguous().numpy().tobytes())
@@ -93,45 +105,48 @@ class Generator:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is trained, and the known fingerprints, by name."""
-        named = {"gain": self.gain, "known": self.known, "scales": self.scales}
-        named |= {f"key.{writer}": value for writer, value in self.key.items()}
+        named = {"size": self.size, "ridge": self.ridge, "spread": self.spread, "known": self.known}
         for module, (a, b) in self.shared.items():
             named |= {f"shared.{module}.A": a, f"shared.{module}.B": b}
         return named
 
-    def side_by_side(self, given: Mapping[str, Tensor]) -> Float[Tensor, "text in"]:
-        """Put what all writers are given side by side, each over its scale."""
-        return torch.cat(
-            [
-                given[writer] / scale
-                for writer, scale in zip(self.card.writers, self.scales.tolist(), strict=True)
-            ],
-            dim=1,
-        )
+    def side_by_side(self, given: Mapping[str, Tensor]) -> tuple[Float[Tensor, "text in"], dict[str, Tensor]]:
+        """Put what all writers are given side by side, each over its root mean square; these come second."""
+        scales = {
+            writer: given[writer].detach().square().mean().sqrt().clamp_min(1e-6)
+            for writer in self.card.writers
+        }
+        return torch.cat([given[writer] / scale for writer, scale in scales.items()], dim=1), scales
 
-    def reading(self) -> Float[Tensor, "in place"]:
-        """Give the map from what `side_by_side` gives to the universal space; gradients flow."""
-        return torch.cat([self.key[writer] for writer in self.card.writers])
+    def keys(
+        self,
+        reads: Sequence[Float[Tensor, "text in"]],
+        said: Sequence[Float[Tensor, "text label"]],
+        logits: Sequence[Float[Tensor, "text label"]],
+    ) -> list[Float[Tensor, "in label"]]:
+        """Fit keys to the probes of one or more capabilities at once; gradients flow.
 
-    def keys(self, directions: Float[Tensor, "label place"]) -> Float[Tensor, "in label"]:
-        """Map the directions of labels to keys for what `side_by_side` gives; gradients flow."""
-        whole = self.reading()
-        return self.gain.exp() * (whole @ directions.to(whole).T)
+        Args:
+            reads: what `side_by_side` gives, per capability.
+            said: what each probe is called, 1 or 0.
+            logits: the target's own, of the labels.
+        """
+        told, level = fitted(reads, said, self.ridge.exp()), levelled(reads, logits)
+        return [self.size.exp() * one + other for one, other in zip(told, level, strict=True)]
 
     def update(
-        self, keys: Float[Tensor, "in label"], push: Float[Tensor, "label out"]
+        self, keys: Float[Tensor, "in label"], push: Float[Tensor, "label out"], scales: Mapping[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Turn keys and the labels' values into the update of every writer, (A [label, in], B [out, label])."""
-        sizes = [self.key[writer].shape[0] for writer in self.card.writers]
-        parts = keys.split(sizes)
+        parts = keys.split([self.card.given[writer] for writer in self.card.writers])
         return {
-            writer: ((part / scale).T, push.T)
-            for writer, part, scale in zip(self.card.writers, parts, self.scales.tolist(), strict=True)
+            writer: ((part / scales[writer]).T, push.T)
+            for writer, part in zip(self.card.writers, parts, strict=True)
         }
 
     def directions(self, fingerprint: Fingerprint, words: Sequence[str]) -> Float[Tensor, "label place"]:
         """Take the directions of labels out of a fingerprint, of length 1 on average."""
-        found = unbind(fingerprint.vector[0], words, self.card.places)
+        found = unbind(fingerprint.vector[0], words, self.space.width + 1, spread=self.spread)
         return (found / found.norm(dim=1).mean().clamp_min(1e-12)).float()
 
     def check(self, fingerprint: Fingerprint, target: Model) -> str | None:
@@ -166,27 +181,30 @@ class Generator:
 
 
 def fresh_generator(
-    target: Model, *, extractor: str, places: int, writers: Sequence[str], rank: int = 8, seed: int = 0
+    target: Model, compute: Bound, *, writers: Sequence[str], rank: int = 8, seed: int = 0
 ) -> Generator:
-    """Make a generator whose every adapter changes nothing, to start a training from.
+    """Make the generator that a training starts from: the closed form, and a shared LoRA that changes nothing.
 
     Args:
         target: the model it will make adapters for.
-        extractor: version of the extractor whose fingerprints it will read.
-        places: numbers per label in those fingerprints.
+        compute: the extractor whose fingerprints it will read.
         writers: of the target; see `umaf.generation.structured.writers`.
         rank: of the shared LoRA.
         seed: of the shared LoRA's A.
-
-    Returns:
-        The generator; B of the shared LoRA and the keys are 0.
     """
     shared = {name: pair for name, pair in nothing(target, rank, seed).items() if name not in writers}
     card = GeneratorCard(
-        target.name, shape_hash(target), weights_hash(target), extractor, places, tuple(writers), rank
+        target.name,
+        shape_hash(target),
+        weights_hash(target),
+        compute.version,
+        tuple(writers),
+        {writer: weight_of(target, writer).shape[1] for writer in writers},
+        rank,
     )
-    key = {writer: torch.zeros(weight_of(target, writer).shape[1], places) for writer in writers}
-    return Generator(shared, key, torch.ones(len(key)), torch.zeros(()), torch.zeros(0, 512), card)
+    size, ridge = torch.tensor(SIZE).log(), torch.tensor(RIDGE).log()
+    usual = torch.ones(compute.space.width + 1)
+    return Generator(shared, size, ridge, usual, torch.zeros(0, 512), compute.space, card)
 
 
 def save_generator(generator: Generator, folder: str | Path) -> Path:
@@ -203,6 +221,7 @@ def save_generator(generator: Generator, folder: str | Path) -> Path:
     }
     with whole_folder(folder) as draft:
         write_tensors(draft / "generator.safetensors", tensors, {"umaf": "generator"})
+        generator.space.save(draft / FILE)
         write_json(draft / "generator.json", {"format": FORMAT, **asdict(generator.card)})
     return Path(folder)
 
@@ -216,28 +235,47 @@ def load_generator(folder: str | Path) -> Generator:
     place = Path(folder)
     try:
         about = json.loads((place / "generator.json").read_text(encoding="utf-8"))
-        wanted = about.pop("format")
+        if about.pop("format") != FORMAT:
+            raise FingerprintError(
+                f"the generator in {place} was written by another version of umaf; train it again with this one."
+            )
         card = GeneratorCard(**{**about, "writers": tuple(about["writers"])})
     except (OSError, ValueError, KeyError, TypeError):
         raise FingerprintError(
             f"{place} holds no generator; give a folder that `umaf train generator` wrote."
         ) from None
-    if wanted != FORMAT:
-        raise FingerprintError(
-            f"the generator in {place} has format {wanted}, and this version of umaf reads {FORMAT}; train it again."
-        )
     tensors, _ = read_tensors(place / "generator.safetensors")
     tensors = {name: value.float() for name, value in tensors.items()}
     modules = [name[7:-2] for name in tensors if name.startswith("shared.") and name.endswith(".A")]
-    keys = {f"key.{writer}" for writer in card.writers}
-    missing = ({"gain", "known", "scales"} | keys) - set(tensors) or {
+    missing = {"size", "ridge", "spread", "known"} - set(tensors) or {
         name for name in modules if f"shared.{name}.B" not in tensors
     }
     if missing or not modules:
         raise FingerprintError(f"the weights of the generator in {place} are not all there; copy it again.")
     shared = {name: (tensors[f"shared.{name}.A"], tensors[f"shared.{name}.B"]) for name in modules}
-    key = {writer: tensors[f"key.{writer}"] for writer in card.writers}
-    return Generator(shared, key, tensors["scales"], tensors["gain"], tensors["known"], card)
+    return Generator(
+        shared,
+        tensors["size"],
+        tensors["ridge"],
+        tensors["spread"],
+        tensors["known"],
+        load_universal(place / FILE),
+        card,
+    )
+
+
+def shipped_generator(target: Model) -> Path | None:
+    """Find the folder of the generator that ships with umaf for a target; None where none does.
+
+    Example:
+        >>> from umaf.models import open_model
+        >>> shipped_generator(open_model("zoo:bert-5m")) is None
+        True
+    """
+    for card in sorted(card for folder in SHIPPED for card in folder.glob("*/generator.json")):
+        if json.loads(card.read_text(encoding="utf-8"))["weights"] == weights_hash(target):
+            return card.parent
+    return None
 
 
 def fits(generator: Generator, target: Model) -> bool:

@@ -1,22 +1,20 @@
-"""The structured decoder: one direction per label in the universal space becomes a change of the target's writers.
+"""The structured decoder: what each probe is called becomes a change of the target's last writers.
 
-A classification says "texts that lie along p are called w". In the target that is a sum of rank-one updates of the
-linear modules that write into the residual stream. The keys are what in each module's input says how far a text lies
-along p: maps learned once per target. The value is the shift of the stream that makes the target say w: it follows from
-the read-out alone (a norm and the unembedding), and earlier layers may write it as well as the last. Nothing here
-depends on which capability it is.
+A classification says "texts like these are called w". In the target that is a sum of rank-one updates of the linear
+modules that write into the residual stream last. The keys are what in a module's input tells these texts from the
+others: a ridge regression over the probes, as the target reads them. The value is the shift of the stream that makes
+the target say w: it follows from the read-out alone (a norm and the unembedding). Nothing here depends on which
+capability it is, and all of it can be differentiated, so that what a target reads can be trained for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from umaf.adapters import lora_modules, weight_of
 from umaf.generation.decisions import Asked, decide
@@ -25,35 +23,35 @@ from umaf.generation.watch import watched
 from umaf.models import bare
 
 DAMPING = 1e-2
+LEVEL = 1e-3
 VALUED = 16
 ENDINGS = (
     "o_proj", "out_proj", "attn.c_proj", "attention.output.dense", "attention.dense", "self_attn.dense", "out_lin",
     "attn.o", "SelfAttention.o", "EncDecAttention.o",
 )  # fmt: skip
 """Last parts of the names of modules by which attention writes into the residual stream: what they are given at the
-answer has come from the whole text, and reads the universal space better than what the MLPs are given."""
+answer has come from the whole text, and tells texts apart better than what the MLPs are given."""
 
 
-def writers(asked: Asked, *, share: float) -> list[str]:
+def writers(asked: Asked, *, layers: int = 1) -> list[str]:
     """Name the modules by which attention writes where the answer is read; the last writer of all comes last.
 
     Args:
         asked: a classification goal made ready for the target.
-        share: of the layers, from the top; 0 gives the last writer alone.
+        layers: how many, from the top; 0 gives the last writer alone.
 
     Returns:
         Full names; of an encoder-decoder those of the decoder.
     """
     last = last_writer(asked)
     stack, number = _place(last)
-    lowest = (1 - share) * (number + 1)
     width = weight_of(asked.model, last).shape[0]
     found = [
         name
         for name in lora_modules(asked.model)
         if name.endswith(ENDINGS)
         and _place(name)[0] == stack
-        and _place(name)[1] >= lowest
+        and _place(name)[1] > number - layers
         and weight_of(asked.model, name).shape[0] == width
     ]
     return [*(name for name in found if name != last), last]
@@ -128,73 +126,73 @@ def values(asked: Asked, writer: str) -> Float[Tensor, "label out"]:
     return torch.linalg.solve(gram + DAMPING * size, jacobian).float()
 
 
-def refined(
-    read: Float[Tensor, "text in"], scores: Float[Tensor, "text label"], *, rounds: int, strength: float
-) -> Float[Tensor, "in label"]:
-    """Fit keys to what the target itself makes of the probes, beginning with the scores that the fingerprint gives.
-
-    Each round takes every probe's likeliest label for true and regresses it on what the writers are given. The errors
-    of two models about a text are partly independent, and the regression averages them out. No gradient, no label.
+def fitted(
+    reads: Sequence[Float[Tensor, "text in"]], said: Sequence[Float[Tensor, "text label"]], strength: Tensor
+) -> list[Float[Tensor, "in label"]]:
+    """Fit the keys of several capabilities, so that each says what its probes are called and is silent on the others'.
 
     Args:
-        read: what the writers are given at the answers of the probes, side by side.
-        scores: where the fingerprint places them.
-        rounds: how often, at least once.
-        strength: of the ridge, per mean squared input.
+        reads: per capability, what the writers are given at the answers of its probes, side by side.
+        said: per capability, 1 for what a probe is called and 0 for the other labels.
+        strength: of the ridge, per mean squared input; gradients flow through it and through `reads`.
 
     Returns:
-        Keys, on the scale at which the probes' scores have a standard deviation of 1. They do not see the mean of what
-        the writers are given, so that no label is preferred: a LoRA has no bias to take that back with.
+        Keys per capability, at the scale at which its own probes' scores have a standard deviation of 1. They do not
+        see the mean of what the writers are given, so that no label is preferred: a LoRA has no bias to take that back.
 
-    Source: self-training, Scudder, IEEE Transactions on Information Theory 1965.
+    Source: a closed-form learner on features trained for it, Bertinetto et al., Meta-learning with differentiable
+    closed-form solvers, ICLR 2019, here between label directions and a LoRA.
 
     Example:
-        >>> draw = torch.Generator().manual_seed(0)
-        >>> x = torch.randn(60, 4, generator=draw)
-        >>> rough = x @ torch.tensor([[1.0, -1.0], [0.5, -0.5], [0.0, 0.0], [0.0, 0.0]])
-        >>> float((x @ refined(x, rough, rounds=2, strength=0.1).float()).std().round(decimals=1))
-        1.0
+        >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        >>> called = torch.stack([x[:, 0] > 0, x[:, 0] <= 0], dim=1).float()
+        >>> [keys] = fitted([x], [called], torch.tensor(0.1))
+        >>> float((((x - x.mean(0)) @ keys).argmax(1) == called.argmax(1)).float().mean()) > 0.9
+        True
     """
-    x = read.double()
-    middle = x.mean(0)
-    along = middle / middle.norm().clamp_min(1e-12)
-    x = x - middle
-    x = x - torch.outer(x @ along, along)
-    # From the side of the texts, of which there are fewer than inputs.
-    gram = x @ x.T
-    ridge = strength * float(x.square().sum()) / x.shape[1]
-    solved = torch.linalg.inv(gram + max(ridge, 1e-12) * torch.eye(len(gram), dtype=x.dtype, device=x.device))
-    now, keys = scores.double(), torch.zeros(x.shape[1], scores.shape[1], dtype=x.dtype, device=x.device)
-    for _ in range(rounds):
-        # Scores are compared within a label first, or one label would win every probe.
-        even = now - now.mean(0)
-        said = functional.one_hot(even.argmax(1), scores.shape[1]).double()
-        keys = x.T @ (solved @ (said - said.mean(0)))
-        now = x @ keys
-    return cast(Tensor, keys / now.std().clamp_min(1e-12))
+    found = []
+    for own, (x, called) in enumerate(zip(reads, said, strict=True)):
+        middle = x.mean(0)
+        # Another capability's probes stand where they are seen from this one's middle, and shall get no score.
+        rows = torch.cat([each - middle for each in (x, *(r for at, r in enumerate(reads) if at != own))])
+        first = middle / middle.norm().clamp_min(1e-12)
+        rows = rows - torch.outer(rows @ first, first)
+        wanted = torch.zeros(len(rows), called.shape[1], dtype=rows.dtype, device=rows.device)
+        wanted[: len(x)] = (called - called.mean(0)).to(wanted)
+        # From the side of the texts, of which there are fewer than inputs.
+        gram = rows @ rows.T
+        ridge = strength * gram.diagonal().mean().clamp_min(1e-12)
+        keys = rows.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram), device=gram.device), wanted)
+        found.append(keys / (rows[: len(x)] @ keys).std().clamp_min(1e-6))
+    return found
 
 
 def levelled(
-    read: Float[Tensor, "text in"], logits: Float[Tensor, "text label"]
-) -> Float[Tensor, "in label"]:
+    reads: Sequence[Float[Tensor, "text in"]], logits: Sequence[Float[Tensor, "text label"]]
+) -> list[Float[Tensor, "in label"]]:
     """Give the keys that take back which labels the target prefers on the probes before it has read them.
 
-    They look along the mean of what the writers are given, which is nearly the same for every text.
+    They look along the mean of what the writers are given, which is nearly the same for every text of a capability, and
+    not along the means of the other capabilities.
 
     Args:
-        read: as `refined` gets it.
-        logits: the target's own, of the labels.
+        reads: as `fitted` gets them.
+        logits: per capability, the target's own, of its labels.
 
     Source: Zhao et al., Calibrate before use, ICML 2021, here with the probes' mean in place of an empty text.
 
     Example:
-        >>> keys = levelled(torch.tensor([[2.0, 0.0], [2.0, 1.0]]), torch.tensor([[3.0, 1.0], [3.0, 1.0]]))
-        >>> (torch.tensor([[2.0, 0.5]]) @ keys.float()).round(decimals=4).tolist()
+        >>> [keys] = levelled([torch.tensor([[2.0, 0.0], [2.0, 1.0]])], [torch.tensor([[3.0, 1.0], [3.0, 1.0]])])
+        >>> (torch.tensor([[2.0, 0.5]]) @ keys).round(decimals=2).tolist()
         [[-1.0, 1.0]]
     """
-    middle = read.double().mean(0)
-    level = logits.double().mean(0)
-    return torch.outer(middle / middle.square().sum().clamp_min(1e-12), level.mean() - level)
+    means = torch.stack([x.mean(0) for x in reads])
+    gram = means @ means.T
+    even = gram + LEVEL * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), device=gram.device)
+    # Row k answers 1 on the mean of capability k and 0 on the others'.
+    rows = torch.linalg.solve(even, means)
+    levels = [each.mean(0) for each in logits]
+    return [torch.outer(row, level.mean() - level) for row, level in zip(rows, levels, strict=True)]
 
 
 def _place(name: str) -> tuple[str, int]:

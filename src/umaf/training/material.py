@@ -1,6 +1,6 @@
-"""What a generator is trained on: texts of the train capabilities, and where in the universal space sources see them.
+"""What a generator is trained on: texts of the train capabilities, and where in the universal space they lie.
 
-No expert has to be trained for it. A bound fingerprint is made of a source's answers and of the places its base reads;
+No expert has to be trained for it. A bound fingerprint is made of a source's answers and of the places of its probes;
 for train capabilities the true answers stand in for the source's, with as many of them turned wrong as sources err.
 """
 
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from umaf.errors import TaskError
-from umaf.extraction import Universal, fit_reader, places
+from umaf.extraction import Bound
 from umaf.extraction.store import read_tensors, write_tensors
-from umaf.models import Model
 from umaf.tasks.task import Task
 
 SPLITS = ("train", "validation")
@@ -50,16 +49,14 @@ class Material:
 
     Attributes:
         texts: every text once.
-        places: source -> `[text, place]` float32.
-        reference: `[text, place]`, the texts in the space itself.
+        places: `[text, place]` float32.
         space: version of the universal space.
         extractor: version of the bound extractor.
         capabilities: classifications over these texts.
     """
 
     texts: tuple[str, ...]
-    places: Mapping[str, Tensor]
-    reference: Tensor
+    places: Tensor
     space: str
     extractor: str
     capabilities: tuple[Capability, ...]
@@ -70,8 +67,7 @@ class Material:
 
     def save(self, path: str | Path) -> Path:
         """Write one file that does not exist; read it with `load_material`."""
-        tensors = {f"places.{name}": value.to(torch.float16) for name, value in self.places.items()}
-        tensors["reference"] = self.reference.to(torch.float16)
+        tensors = {"places": self.places.to(torch.float16)}
         for number, one in enumerate(self.capabilities):
             tensors |= {f"rows.{number}": one.rows, f"answers.{number}": one.answers}
         cards = [[one.name, one.split, one.cue, list(one.labels)] for one in self.capabilities]
@@ -93,29 +89,16 @@ def load_material(path: str | Path) -> Material:
         Capability(name, split, cue, tuple(labels), tensors[f"rows.{at}"], tensors[f"answers.{at}"])
         for at, (name, split, cue, labels) in enumerate(json.loads(about["capabilities"]))
     )
-    read = {name[7:]: value.float() for name, value in tensors.items() if name.startswith("places.")}
     texts = tuple(json.loads(about["texts"]))
-    return Material(
-        texts, read, tensors["reference"].float(), about["space"], about["extractor"], capabilities
-    )
+    return Material(texts, tensors["places"].float(), about["space"], about["extractor"], capabilities)
 
 
-def gather(
-    tasks: Sequence[tuple[str, Task]],
-    sources: Mapping[str, Model],
-    space: Universal,
-    *,
-    extractor: str,
-    reference: Model,
-) -> Material:
-    """Read the texts of tasks with every source.
+def gather(tasks: Sequence[tuple[str, Task]], compute: Bound) -> Material:
+    """Read the texts of tasks.
 
     Args:
         tasks: (split, task); of each the training examples are used. Functions are passed over.
-        sources: base models by name.
-        space: the universal space.
-        extractor: version of the bound extractor on that space.
-        reference: a model whose places stand for the space itself, such as the one it was made from.
+        compute: the bound extractor whose fingerprints the generator will get.
 
     Returns:
         The material.
@@ -137,11 +120,8 @@ def gather(
     }
     capabilities = tuple(_capability(split, task, place) for split, task in kept)
     texts = tuple(place)
-    read = {
-        name: places(model, texts, fit_reader(model, space), truncate=True) for name, model in sources.items()
-    }
-    own = places(reference, texts, fit_reader(reference, space), truncate=True)
-    return Material(texts, read, own, space.version, extractor, capabilities)
+    read = compute.space.places(texts).half().float()  # what is kept in float16 is what is used
+    return Material(texts, read, compute.space.version, compute.version, capabilities)
 
 
 def _capability(split: str, task: Task, place: Mapping[str, int]) -> Capability:

@@ -10,19 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.test_rotated_target import _rotated
 from tests.unit.extraction.conftest import PROBES
 from umaf.adapters import attach, lora_modules, weight_of
 from umaf.errors import FingerprintError, ProbeError
 from umaf.extraction import (
     Answers,
+    along,
     bind,
     extract,
-    fit_reader,
     fit_universal,
     load_universal,
     open_extractor,
-    places,
     prototypes,
     similarity,
     unbind,
@@ -38,7 +36,7 @@ SCORES = torch.tensor([[0.0, -5.0] if "music" in text else [-5.0, 0.0] for text 
 @pytest.fixture(scope="module")
 def folder(pico, tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("space") / "bound"
-    fit_universal([open_model(pico("bert"))], MANY, width=8).save(made / "universal.safetensors")
+    fit_universal(MANY, reader=pico("bert"), width=8).save(made / "universal.safetensors")
     return made
 
 
@@ -74,25 +72,43 @@ def test_other_names_see_nothing() -> None:
     assert float(unbind(whole, ["b"], 8).norm()) < 0.5 * 8**0.5
 
 
-def test_a_model_reads_the_space_it_was_taught(folder, pico) -> None:
+def test_what_is_usually_large_is_believed_first() -> None:
+    """Where twelve vectors of 64 numbers do not fit into 512, knowing how they decay brings them back better."""
+    spread = torch.linspace(0, 4, 64).neg().exp()
+    rows = spread * torch.randn(12, 64, generator=generator(0, "rows"), dtype=torch.float64)
+    names = [f"name {at}" for at in range(12)]
+    whole = bind(dict(zip(names, rows, strict=True)))
+    blind, told = (
+        float(torch.cosine_similarity(unbind(whole, names, 64, spread=known), rows, dim=1).min())
+        for known in (None, spread)
+    )
+    assert told > 0.97 > blind
+
+
+def test_a_space_comes_back_from_its_file_and_knows_its_reader(folder, pico, tmp_path) -> None:
     space = load_universal(folder / "universal.safetensors")
-    llama = open_model(pico("llama"))
-    read = places(llama, space.texts, fit_reader(llama, space))
-    assert read.shape == (len(MANY), 8)
-    right = torch.cosine_similarity(read, space.coordinates, dim=1).mean()
-    wrong = torch.cosine_similarity(read, space.coordinates.roll(7, 0), dim=1).mean()
-    assert float(right) > 0.5 > 0.3 > float(wrong)
-    turn = torch.linalg.qr(torch.randn(llama.width, llama.width, generator=generator(0, "turn"))).Q
-    turned = _rotated(llama, turn)
-    again = places(turned, space.texts, fit_reader(turned, space))
-    assert torch.allclose(again, read, atol=1e-2)
+    assert space.places(MANY).shape == (len(MANY), 8) and space.depths == (0.25, 0.5, 0.75, 1.0)
+    again = load_universal(space.save(tmp_path / "again.safetensors"))
+    assert again.version == space.version and torch.equal(again.places(MANY[:3]), space.places(MANY[:3]))
+    spread = space.places(MANY).std(0)
+    assert float(spread[0]) > float(spread[-1]) > 0
+    other = replace(space, reader=str(pico("gpt2")))
+    with pytest.raises(FingerprintError, match="made with another"):
+        other.places(MANY[:3])
+
+
+def test_the_shipped_space_reads_like_texts_alike() -> None:
+    space = load_universal()
+    read = space.places(["book a table for two", "reserve a table for three", "the film was dull"])
+    assert space.width == 63
+    assert float(torch.cosine_similarity(read[0], read[1], dim=0)) > float(
+        torch.cosine_similarity(read[0], read[2], dim=0)
+    )
 
 
 def test_too_little_makes_no_space(pico, tmp_path) -> None:
     with pytest.raises(ProbeError, match="more calibration texts"):
-        fit_universal([open_model(pico("bert"))], MANY[:8], width=8)
-    with pytest.raises(FingerprintError, match="got none"):
-        fit_universal([], MANY)
+        fit_universal(MANY[:8], reader=pico("bert"), width=8)
     with pytest.raises(FingerprintError, match="is not a universal space"):
         load_universal(tmp_path / "nowhere")
 
@@ -102,20 +118,31 @@ def test_the_direction_of_a_label_is_where_its_texts_lie() -> None:
     at = torch.randn(200, 6, generator=draw)
     scores = torch.stack([at[:, 0], -at[:, 0]], dim=1).sign() * 4
     found = prototypes(at, scores)
-    assert float(found[0, 0]) > 0.95 and torch.allclose(found.sum(0), torch.zeros(6).double(), atol=1e-9)
-    assert prototypes(at + 1, torch.zeros(200, 0)).shape == (1, 6)
+    assert float(found[0, 0]) > 0.95 and torch.allclose(found.sum(0), torch.zeros(7).double(), atol=1e-9)
+    assert prototypes(at + 1, torch.zeros(200, 0)).shape == (1, 7)
 
 
-def test_fingerprints_of_one_capability_agree_across_architectures(folder, pico) -> None:
+@settings(max_examples=20, deadline=None)
+@given(shift=st.floats(-2, 2), seed=st.integers(0, 99))
+def test_the_constant_tells_how_frequent_a_label_is(shift: float, seed: int) -> None:
+    at = torch.randn(300, 6, generator=generator(seed, "places"))
+    called = (at[:, 0] > shift / 2).long()
+    scores = torch.where(torch.stack([called == 0, called == 1], dim=1), 0.0, -9.0)
+    found = along(prototypes(at, scores), at).argmax(1)
+    right = float((found == called).float().mean())
+    assert right > 0.8 and right >= float((called == called.mode().values).float().mean())
+    assert torch.equal(along(prototypes(at + 5, scores), at + 5).argmax(1), found)
+
+
+def test_models_that_answer_alike_have_one_fingerprint(folder, pico) -> None:
     name = f"bound:{folder}"
     one, other = (
         extract(open_model(pico(kind)), PROBES, extractor=name, answers=_answers())
         for kind in ("bert", "gpt2")
     )
     flipped = extract(open_model(pico("bert")), PROBES, extractor=name, answers=_answers(SCORES.flip(1)))
-    assert similarity(one, other) > 0.5 > similarity(flipped, other)
-    again = extract(open_model(pico("bert")), PROBES, extractor=name, answers=_answers())
-    assert torch.equal(again.vector, one.vector) and one.card.extractor.startswith("bound-")
+    assert torch.equal(one.vector, other.vector) and similarity(flipped, other) < -0.9
+    assert one.card.extractor.startswith("bound-")
 
 
 def test_a_sum_of_capabilities_carries_both(folder, pico) -> None:
@@ -125,9 +152,9 @@ def test_a_sum_of_capabilities_carries_both(folder, pico) -> None:
     both = fuse([one, other]).vector[0]
     words = [*_answers().words, *_answers(cue="other").words]
     for single, rows in ((one, slice(0, 2)), (other, slice(2, 4))):
-        alone = unbind(single.vector[0], words, 8)[rows]
+        alone = unbind(single.vector[0], words, 9)[rows]
         assert (
-            float(torch.cosine_similarity(unbind(both, words, 8)[rows].flatten(), alone.flatten(), dim=0))
+            float(torch.cosine_similarity(unbind(both, words, 9)[rows].flatten(), alone.flatten(), dim=0))
             > 0.999
         )
 

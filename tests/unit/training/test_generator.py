@@ -11,6 +11,7 @@ import torch
 from umaf.adapters import attach, norms
 from umaf.errors import ConfigError, FingerprintError, TaskError
 from umaf.extraction import Answers, Bound, Fingerprint, extract, fit_universal, load_universal
+from umaf.extraction.universal import Universal
 from umaf.fusion import fuse
 from umaf.generation.decisions import ask, decide
 from umaf.generation.forward import adapter, forward
@@ -26,7 +27,7 @@ MIDDLE = ("was good and", "fell on", "about music in", "wrote a", "is bad in")
 LAST = ("the hills", "a small town", "bad music", "rain")
 TEXTS = tuple(f"{one} {two} {three}" for one in FIRST for two in MIDDLE for three in LAST)
 PLAN = GeneratorSettings(
-    steps=8, rate=3e-3, look_every=4, keep_every=3, texts=8, shown=40, looked=24, warm=64, rank=2
+    steps=8, rate=3e-3, look_every=4, keep_every=3, texts=8, shown=40, looked=24, probes=60, rank=2
 )
 
 
@@ -42,26 +43,25 @@ def models(pico) -> dict[str, Model]:
 
 
 @pytest.fixture(scope="module")
-def space(models, tmp_path_factory):
-    made = fit_universal([models["bert"]], TEXTS[:60], width=8)
+def space(pico, tmp_path_factory) -> Universal:
+    made = fit_universal(TEXTS[:60], reader=pico("bert"), width=8)
     return load_universal(made.save(tmp_path_factory.mktemp("space") / "universal.safetensors"))
 
 
 @pytest.fixture(scope="module")
-def material(models, space) -> Material:
+def material(space) -> Material:
     tasks = [
         ("train", _task("one", ("music", "good"), "music")),
         ("train", _task("two", ("rain", "film"), "rain")),
         ("train", _task("three yn", ("yes", "no"), "doctor")),
         ("validation", _task("four", ("letter", "class"), "town")),
     ]
-    sources = {name: models[name] for name in ("bert", "gpt2")}
-    return gather(tasks, sources, space, extractor=Bound(space).version, reference=models["bert"])
+    return gather(tasks, Bound(space))
 
 
 @pytest.fixture(scope="module")
-def trained(models, material) -> Generator:
-    return train_generator(models["llama"], material, settings=PLAN)[0]
+def trained(models, material, space) -> Generator:
+    return train_generator(models["llama"], material, Bound(space), settings=PLAN)[0]
 
 
 def _fingerprint(models, space, tmp_path: Path, has: str = "town", cue: str = "topic") -> Fingerprint:
@@ -85,30 +85,36 @@ def _right(model: Model, goal: Goal) -> float:
     return float((logits.argmax(1) == goal.wanted.argmax(1)).float().mean())
 
 
-def test_the_first_output_changes_nothing(models, material) -> None:
-    plan = PLAN.model_copy(update={"steps": 1, "warm": 0, "rate": 1e-12, "patience": 0})
-    made = train_generator(models["llama"], material, settings=plan)[0]
-    assert all(float(key.abs().max()) < 1e-9 for key in made.key.values()) and all(
-        float(b.abs().max()) < 1e-9 for _, b in made.shared.values()
-    )
+def test_a_training_starts_at_the_closed_form(models, material, space) -> None:
+    plan = PLAN.model_copy(update={"steps": 1, "rate": 1e-12, "patience": 0})
+    made = train_generator(models["llama"], material, Bound(space), settings=plan)[0]
+    assert all(float(b.abs().max()) < 1e-9 for _, b in made.shared.values())
+    assert made.known.shape == (3, 512) and made.spread.shape == (9,)
 
 
 def test_material_comes_back_from_its_file(material, tmp_path) -> None:
     again = load_material(material.save(tmp_path / "material.safetensors"))
     assert again.texts == material.texts and len(again.capabilities) == 4
-    assert torch.allclose(again.places["gpt2"], material.places["gpt2"], atol=1e-2)
+    assert torch.equal(again.places, material.places) and again.extractor == material.extractor
     assert torch.equal(again.capabilities[2].answers, material.capabilities[2].answers)
 
 
-def test_held_out_capabilities_never_become_material(models, space) -> None:
+def test_held_out_capabilities_never_become_material(space) -> None:
     with pytest.raises(TaskError, match="only train and validation"):
-        gather(
-            [("heldout", _task("one", ("a", "b"), "music"))],
-            {},
-            space,
-            extractor="x",
-            reference=models["bert"],
-        )
+        gather([("heldout", _task("one", ("a", "b"), "music"))], Bound(space))
+
+
+def test_material_of_another_space_is_refused(models, material, pico) -> None:
+    other = Bound(fit_universal(TEXTS[:60], reader=pico("gpt2"), width=8))
+    with pytest.raises(FingerprintError, match="again in this space"):
+        train_generator(models["llama"], material, other, settings=PLAN)
+
+
+def test_capabilities_that_a_target_has_no_words_for_are_left_out(models, material, space) -> None:
+    odd = replace(material.capabilities[3], labels=("letter", "letter"))
+    only = replace(material, capabilities=(*material.capabilities[:3], odd))
+    with pytest.raises(TaskError, match="has words for"):
+        train_generator(models["llama"], only, Bound(space), settings=PLAN)
 
 
 def test_an_unseen_capability_arrives(models, space, trained, tmp_path) -> None:
@@ -159,9 +165,7 @@ def test_saved_and_loaded_it_is_the_same(trained, models, tmp_path) -> None:
     again = load_generator(folder)
     assert again.version == trained.version
     assert again.card.writers == trained.card.writers and fits(again, models["llama"])
-    assert all(torch.equal(again.key[name], key) for name, key in trained.key.items()) and not fits(
-        again, models["gpt2"]
-    )
+    assert torch.equal(again.spread, trained.spread) and not fits(again, models["gpt2"])
     (folder / "generator.safetensors").unlink()
     with pytest.raises(FingerprintError, match="not all there"):
         load_generator(folder)
@@ -169,7 +173,7 @@ def test_saved_and_loaded_it_is_the_same(trained, models, tmp_path) -> None:
         load_generator(tmp_path)
 
 
-def test_a_stopped_training_ends_with_the_same_bits(models, material, tmp_path) -> None:
+def test_a_stopped_training_ends_with_the_same_bits(models, material, space, tmp_path) -> None:
     class Stopped(Exception):
         pass
 
@@ -177,10 +181,10 @@ def test_a_stopped_training_ends_with_the_same_bits(models, material, tmp_path) 
         if step == 5:
             raise Stopped
 
-    whole = train_generator(models["llama"], material, settings=PLAN)[0]
+    whole = train_generator(models["llama"], material, Bound(space), settings=PLAN)[0]
     with pytest.raises(Stopped):
-        train_generator(models["llama"], material, settings=PLAN, folder=tmp_path, said=stop)
-    parts = train_generator(models["llama"], material, settings=PLAN, folder=tmp_path)[0]
+        train_generator(models["llama"], material, Bound(space), settings=PLAN, folder=tmp_path, said=stop)
+    parts = train_generator(models["llama"], material, Bound(space), settings=PLAN, folder=tmp_path)[0]
     assert parts.version == whole.version
 
 
