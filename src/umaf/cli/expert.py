@@ -1,4 +1,4 @@
-"""`umaf expert`: train experts, list them, show one, count its numbers, and have it in other forms."""
+"""`umaf expert`: train experts, list, show, count and add them, and have them in other forms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from umaf.cli.expert_add import add
 from umaf.cli.expert_train import train
 from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 expert = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Train, list, show and export experts: singular-value multipliers.",
+    help="Train, list, show, add and export experts: singular-value multipliers.",
 )
 
 expert.command("train")(train)
+expert.command("add")(add)
 
 Form = Literal["lora", "merged", "compressed"]
 
@@ -88,6 +90,7 @@ def show(
 
     found = load_expert(folder)
     facts = {**_row(folder, found.name, found.card), "numbers": _numbers(found), "modules": _spread(found)}
+    facts |= _beside_lora(found)
     facts |= {key: value for key, value in found.card.model_dump(mode="json").items() if key not in facts}
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -108,9 +111,9 @@ def show(
             table.add_row(
                 key, escape(str(facts[key]) if isinstance(facts[key], str) else json.dumps(facts[key]))
             )
-    table.add_row(
-        "numbers", f"{facts['numbers']:,} in {len(facts['modules'])} modules, {facts['kilobytes']:.1f} kB"
-    )
+    beside = f"; {facts['share']:.2%} of a LoRA of rank 16 ({facts['lora16']:,})" if facts["lora16"] else ""
+    size = f"{facts['numbers']:,} in {len(facts['modules'])} modules, {facts['kilobytes']:.1f} kB"
+    table.add_row("numbers", size + beside)
     console.print(table)
     spread = Table("module", title="multipliers of singular values (1 changes nothing)")
     for heading in ("numbers", "lowest", "highest", "mean change"):
@@ -225,8 +228,24 @@ def _factors(found: Expert, model: Model, cache: Path | None) -> dict[str, Facto
         return decompose(model, list(found.z), cache=cache, progress=lambda _: progress.advance(bar))
 
 
+def _beside_lora(found: Expert) -> dict[str, Any]:
+    """Count a LoRA of rank 16 on the same weights, from the base's config; None where the base is not on this machine."""
+    from umaf.errors import UmafError
+    from umaf.experts import count, from_config
+    from umaf.models.locate import locate
+
+    try:
+        place = Path(locate(found.card.base))
+        known = count(from_config(place), found.card.modules) if place.exists() else None
+    except UmafError:
+        known = None
+    return {"lora16": known.lora if known else None, "share": _numbers(found) / known.lora if known else None}
+
+
 def _row(folder: Path, name: str, card: ExpertCard) -> dict[str, Any]:
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    from umaf.experts.expert import CARD, WEIGHTS
+
+    size = sum((folder / part).stat().st_size for part in (CARD, WEIGHTS) if (folder / part).is_file())
     return {
         "name": name,
         "folder": str(folder),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from umaf.adapters import weight_of
@@ -131,7 +131,8 @@ def save_expert(expert: Expert, folder: str | Path) -> Path:
                 f'Expert "{expert.name}" holds NaN or infinity in "{name}", so it was not saved; train it again.'
             )
     with whole_folder(folder) as draft:
-        save_file(pack(expert.z), draft / WEIGHTS)
+        # Written as any file is, so that whoever may read the card may read the numbers.
+        (draft / WEIGHTS).write_bytes(save(pack(expert.z)))
         write_json(draft / CARD, {"name": expert.name, **expert.card.model_dump(mode="json")})
     return Path(folder)
 

@@ -52,8 +52,48 @@ def test_an_expert_is_shown(shelf, capsys):
     assert facts["numbers"] == sum(z.numel() for z in found.z.values())
     one = facts["modules"]["model.layers.0.mlp.up_proj"]
     assert one["numbers"] == 32 and 0.5 <= one["lowest"] < one["highest"] <= 1.5
+    assert (
+        facts["lora16"] == 2 * 16 * (4 * 64 + 3 * 80 - 2 * 16)
+        and facts["share"] == 2 * 7 * 32 / facts["lora16"]
+    )
     assert run("expert", "show", shelf / "sums") == 0
-    assert "multipliers of singular values" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "multipliers of singular values" in said and "of a LoRA of rank 16" in said
+
+
+def test_its_size_is_that_of_the_expert_alone(shelf, capsys):
+    """Curves drawn beside an expert are no part of it; and whoever may read its card may read its numbers."""
+    before = sum(path.stat().st_size for path in (shelf / "sums").iterdir())
+    (shelf / "sums" / "curves.png").write_bytes(b"x" * 99_000)
+    assert run("expert", "show", shelf / "sums", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kilobytes"] == round(before / 1000, 1)
+    modes = {path.stat().st_mode & 0o777 for path in (shelf / "kinds").iterdir()}
+    assert len(modes) == 1
+
+
+def test_an_expert_without_its_base_at_hand_is_shown_all_the_same(shelf, capsys):
+    card = shelf / "sums" / "expert.json"
+    card.write_text(card.read_text().replace('"base": "', '"base": "/gone'))
+    assert run("expert", "show", shelf / "sums", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["lora16"] is None
+
+
+def test_experts_are_added_scaled_and_negated(shelf, tmp_path, capsys):
+    assert run("expert", "add", tmp_path / "both", shelf / "sums", f"{shelf / 'kinds'}=-0.5", "--json") == 0
+    found, (sums, kinds) = load_expert(tmp_path / "both"), (load_expert(shelf / n) for n in ("sums", "kinds"))
+    for name, z in found.z.items():
+        assert torch.allclose(z, 1 + (sums.z[name] - 1) - 0.5 * (kinds.z[name] - 1), atol=1e-6)
+    assert found.name == "both" and json.loads(capsys.readouterr().out)["parts"] == {
+        "sums": 1.0,
+        "kinds": -0.5,
+    }
+    assert found.card.settings["parts"] == ["sums", "kinds"] and found.card.settings["weights"] == [1.0, -0.5]
+    assert run("expert", "add", tmp_path / "both", shelf / "sums") == 1
+    assert "already exists" in capsys.readouterr().err
+    assert run("expert", "add", tmp_path / "x", f"{shelf / 'sums'}=much") == 1
+    assert "write DIR or DIR=WEIGHT" in capsys.readouterr().err
+    assert run("expert", "add", tmp_path / "x", tmp_path / "none") == 1 and not (tmp_path / "x").exists()
+    assert "there is no expert.json" in capsys.readouterr().err
 
 
 def test_numbers_are_counted_from_a_config_alone(pico, tmp_path, capsys):
