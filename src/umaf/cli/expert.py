@@ -229,7 +229,7 @@ def _factors(found: Expert, model: Model, cache: Path | None) -> dict[str, Facto
 
 
 def _beside_lora(found: Expert) -> dict[str, Any]:
-    """Count a LoRA of rank 16 on the same weights, from the base's config; None where the base is not on this machine."""
+    """Count a LoRA of rank 16 on the same weights, from the base's config; None where the base is not at hand."""
     from umaf.errors import UmafError
     from umaf.experts import count, from_config
     from umaf.models.locate import locate

@@ -52,10 +52,9 @@ def test_an_expert_is_shown(shelf, capsys):
     assert facts["numbers"] == sum(z.numel() for z in found.z.values())
     one = facts["modules"]["model.layers.0.mlp.up_proj"]
     assert one["numbers"] == 32 and 0.5 <= one["lowest"] < one["highest"] <= 1.5
-    assert (
-        facts["lora16"] == 2 * 16 * (4 * 64 + 3 * 80 - 2 * 16)
-        and facts["share"] == 2 * 7 * 32 / facts["lora16"]
-    )
+    # Queries and outputs 32 x 32, grouped keys and values 16 x 32, three 48 x 32 of the MLP, twice.
+    assert facts["lora16"] == 2 * 16 * (2 * 64 + 2 * 48 + 3 * 80)
+    assert facts["share"] == 2 * (2 * 32 + 2 * 16 + 3 * 32) / facts["lora16"]
     assert run("expert", "show", shelf / "sums") == 0
     said = capsys.readouterr().out
     assert "multipliers of singular values" in said and "of a LoRA of rank 16" in said
