@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light bench-sentiment bench-merge bench-speed bench-adapt bench-index clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-transfer bench-sentiment bench-merge bench-speed bench-adapt bench-index clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -33,6 +33,9 @@ zoo: $(STAMP)
 
 bench-first-light: $(STAMP)
 	$(BIN)/python -m benchmarks.first_light
+
+bench-transfer: $(STAMP)
+	$(BIN)/python -m benchmarks.transfer
 
 bench-sentiment: $(STAMP)
 	$(BIN)/python -m benchmarks.sentiment_generation

@@ -53,44 +53,47 @@ def headline(cells: Sequence[dict]) -> dict[str, Figure]:
     labels = [one for one in cells if one["cell"]["kind"] == "classification"]
     written = [one for one in cells if one["cell"]["kind"] == "function"]
     fused = [one for one in cells if one["cell"]["kind"] == "fused"]
-    measurable = [one for one in (*labels, *written) if _recovered(one, "oracle") is not None]
-    controls = {name: _mean([*labels, *written], name) for name in CONTROLS}
+    measurable = [one for one in (*labels, *written) if recovered(one, "oracle") is not None]
+    controls = {name: mean_recovery([*labels, *written], name) for name in CONTROLS}
     worst = max(controls.values(), key=lambda one: one.value if one else -1.0)
     figures = {
-        "recovery.solve.classification": _figure(_mean(labels, "solve"), ">= 0.70"),
-        "recovery.solve.functions": _figure(_mean(written, "solve"), ">= 0.40"),
-        "recovery.distill": _figure(_mean([*labels, *written], "distill"), ">= 0.90"),
-        "time.distill_over_lora": _figure(_time([*labels, *written]), "<= 0.50"),
-        "fused2.kept": _figure(_kept(fused, "distill"), ">= 0.90"),
-        "control.worst": _figure(worst, "<= 0.10"),
+        "recovery.solve.classification": as_figure(mean_recovery(labels, "solve"), ">= 0.70"),
+        "recovery.solve.functions": as_figure(mean_recovery(written, "solve"), ">= 0.40"),
+        "recovery.distill": as_figure(mean_recovery([*labels, *written], "distill"), ">= 0.90"),
+        "time.distill_over_lora": as_figure(_time([*labels, *written]), "<= 0.50"),
+        "fused2.kept": as_figure(_kept(fused, "distill"), ">= 0.90"),
+        "control.worst": as_figure(worst, "<= 0.10"),
         "cells": Figure(len(measurable), n=len(labels) + len(written), aim=">= 144"),
-        "fused2.kept.solve": _figure(_kept(fused, "solve"), None),
+        "fused2.kept.solve": as_figure(_kept(fused, "solve"), None),
     }
     for kind, some in (("classification", labels), ("functions", written)):
         for who in (*ROUTES, *CONTROLS):
-            figures.setdefault(f"recovery.{who}.{kind}", _figure(_mean(some, who), None))
-        figures[f"time.distill_over_lora.{kind}"] = _figure(_time(some), None)
-        figures[f"time.distill_with_answers_over_lora.{kind}"] = _figure(
+            figures.setdefault(f"recovery.{who}.{kind}", as_figure(mean_recovery(some, who), None))
+        figures[f"time.distill_over_lora.{kind}"] = as_figure(_time(some), None)
+        figures[f"time.distill_with_answers_over_lora.{kind}"] = as_figure(
             _time(some, ("distill", "answers")), None
         )
-        figures[f"time.solve_over_lora.{kind}"] = _figure(_time(some, ("solve",)), None)
-        figures[f"forgetting.distill.{kind}"] = _figure(_forgotten(some, "distill"), None)
-        figures[f"forgetting.oracle.{kind}"] = _figure(_forgotten(some, "oracle"), None)
+        figures[f"time.solve_over_lora.{kind}"] = as_figure(_time(some, ("solve",)), None)
+        figures[f"forgetting.distill.{kind}"] = as_figure(_forgotten(some, "distill"), None)
+        figures[f"forgetting.oracle.{kind}"] = as_figure(_forgotten(some, "oracle"), None)
     return figures
 
 
-def _recovered(one: dict, who: str) -> float | None:
+def recovered(one: dict, who: str) -> float | None:
+    """Recovery of a cell; None where it was not measured, or the oracle gains too little to divide by."""
     scores = one["scores"]
     return None if scores.get(who) is None else recovery(scores[who], scores["bare"], scores["oracle"])
 
 
-def _mean(cells: Sequence[dict], who: str) -> Interval | None:
-    found = [(one["cell"]["capability"], _recovered(one, who)) for one in cells]
+def mean_recovery(cells: Sequence[dict], who: str) -> Interval | None:
+    """Mean recovery over cells; the interval draws whole capabilities."""
+    found = [(one["cell"]["capability"], recovered(one, who)) for one in cells]
     kept = [(name, value) for name, value in found if value is not None]
-    return _over_capabilities(kept)
+    return over_capabilities(kept)
 
 
-def _over_capabilities(kept: Sequence[tuple[str, float]]) -> Interval | None:
+def over_capabilities(kept: Sequence[tuple[str, float]]) -> Interval | None:
+    """Mean of (capability, value) pairs; the interval draws whole capabilities, and n counts the pairs."""
     if not kept:
         return None
     names, values = zip(*kept, strict=True)
@@ -117,11 +120,11 @@ def _kept(cells: Sequence[dict], route: str) -> Interval | None:
             alone = scores[f"{route}_alone"] - scores["bare"]
             if alone >= 0.03:
                 kept.append((name, (scores[f"{route}_fused"] - scores["bare"]) / alone))
-    return _over_capabilities(kept)
+    return over_capabilities(kept)
 
 
 def _forgotten(cells: Sequence[dict], who: str) -> Interval | None:
-    return _over_capabilities(
+    return over_capabilities(
         [
             (one["cell"]["capability"], one["forgetting"][who]["mean_drop"])
             for one in cells
@@ -130,7 +133,8 @@ def _forgotten(cells: Sequence[dict], who: str) -> Interval | None:
     )
 
 
-def _figure(interval: Interval | None, aim: str | None) -> Figure:
+def as_figure(interval: Interval | None, aim: str | None) -> Figure:
+    """Turn an interval into a figure of a summary."""
     if interval is None:
         return Figure(None, aim=aim)
     low, high = (None if np.isnan(bound) else bound for bound in (interval.low, interval.high))

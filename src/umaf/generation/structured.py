@@ -144,7 +144,7 @@ def fitted(
     closed-form solvers, ICLR 2019, here between label directions and a LoRA.
 
     Example:
-        >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 0.0, 0.0, 9.0])
         >>> called = torch.stack([x[:, 0] > 0, x[:, 0] <= 0], dim=1).float()
         >>> [keys] = fitted([x], [called], torch.tensor(0.1))
         >>> float((((x - x.mean(0)) @ keys).argmax(1) == called.argmax(1)).float().mean()) > 0.9

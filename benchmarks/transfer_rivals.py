@@ -1,0 +1,129 @@
+"""What a generated adapter has to beat: one adapter for everything, the nearest one, and one made from words alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.making import RANK, bare, task
+from umaf import seeds
+from umaf.adapters import Factors
+from umaf.errors import TaskError
+from umaf.extraction import Answers, Fingerprint, load_bound
+from umaf.generation.generate import shorten
+from umaf.generation.generator import Generator
+from umaf.generation.goals import Goal, labelled_goal
+from umaf.generation.train import Schedule, train_lora
+from umaf.models import Model
+from umaf.readout import make_readout
+from umaf.tensors import ridge
+from umaf.training.generator import view
+from umaf.training.material import Capability, Material, load_material
+
+TOGETHER, ALONE = Schedule(steps=600), Schedule(steps=100)
+LARGE_TOGETHER, LARGE_ALONE = Schedule(steps=120, rate=1e-3), Schedule(steps=40, rate=1e-3)
+SHARE = 40
+"""Train capabilities of the adapter for everything, drawn once; more would each get fewer steps."""
+WORDS = 1e-1
+
+
+@functools.cache
+def material(cache: Path) -> Material:
+    """Open the material of the generators."""
+    return load_material(cache / "material.safetensors")
+
+
+def closed_form(own: Generator) -> Generator:
+    """Take a generator's training away: the same decoder, and a shared LoRA that changes nothing."""
+    shared = {name: (a, torch.zeros_like(b)) for name, (a, b) in own.shared.items()}
+    return dataclasses.replace(own, shared=shared)
+
+
+def multitask(target: str, cache: Path) -> Factors:
+    """Train one LoRA on the labels of many train capabilities, and keep it."""
+    file = cache / "rivals" / f"multitask--{target}.pt"
+    if not file.exists():
+        own, model = material(cache), bare(target)
+        some = [one for one in own.of("train") if _sayable(model, one)]
+        order = np.random.default_rng(seeds.derive(0, "transfer", "multitask")).permutation(len(some))
+        goals = [_goal(own, some[at], model) for at in order[:SHARE]]
+        steps = LARGE_TOGETHER if target == "minilm" else TOGETHER
+        _keep(train_lora(model, goals, rank=RANK, schedule=steps, seed=0), file)
+    return torch.load(file, weights_only=True)
+
+
+def nearest(target: str, fingerprint: Fingerprint, name: str, own: Generator, cache: Path) -> Factors:
+    """Train a LoRA on the labels of the train capability whose directions lie closest, and keep it.
+
+    Words differ between capabilities, so what is compared is the greatest cosine between their labels' directions.
+    """
+    whole, model = material(cache), bare(target)
+    some = [one for one in whole.of("train") if _sayable(model, one)]
+    given = _directions(fingerprint, name, own)
+    closeness = [
+        float((given @ _unit(view(whole, one, torch.arange(len(one.rows)))).T).amax(1).mean()) for one in some
+    ]
+    chosen = some[int(np.argmax(closeness))]
+    file = cache / "rivals" / f"alone--{target}--{chosen.name.replace('/', '-')}.pt"
+    if not file.exists():
+        steps = LARGE_ALONE if target == "minilm" else ALONE
+        _keep(train_lora(model, [_goal(whole, chosen, model)], rank=RANK, schedule=steps, seed=0), file)
+    return torch.load(file, weights_only=True)
+
+
+def said_by_words(goal: Goal, cache: Path) -> Tensor:
+    """Guess the directions of labels from their words alone: the generator conditioned on text.
+
+    A ridge regression, over the labels of all train capabilities, from the place of a label's word to its direction.
+    """
+    words, directions = _words(cache)
+    space = load_bound().space
+    asked = space.places([f"{goal.cue}: {label}" for label in goal.labels])
+    change = ridge(words, directions, strength=WORDS)
+    guess = asked.double() @ change
+    return guess - guess.mean(0)
+
+
+@functools.cache
+def _words(cache: Path) -> tuple[Tensor, Tensor]:
+    whole, space = material(cache), load_bound().space
+    train = whole.of("train")
+    texts = [f"{one.cue}: {label}" for one in train for label in one.labels]
+    found = torch.cat([view(whole, one, torch.arange(len(one.rows))) for one in train])
+    return space.places(texts).double(), found
+
+
+def _directions(fingerprint: Fingerprint, name: str, own: Generator) -> Tensor:
+    known = task(name)
+    words = Answers(known.cue, known.labels, torch.zeros(1, len(known.labels))).words
+    return _unit(own.directions(fingerprint, words).double())
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def _goal(whole: Material, one: Capability, model: Model) -> Goal:
+    texts = tuple(whole.texts[row] for row in one.rows.tolist())
+    answers = [one.labels[answer] for answer in one.answers.tolist()]
+    return shorten(model, labelled_goal(texts, one.cue, one.labels, answers))[0]
+
+
+def _sayable(model: Model, one: Capability) -> bool:
+    try:
+        make_readout(model, one.labels, one.cue)
+    except TaskError:
+        return False
+    return True
+
+
+def _keep(factors: Factors, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    torch.save(dict(factors), part)
+    part.replace(file)
