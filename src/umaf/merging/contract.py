@@ -87,6 +87,8 @@ class Needs:
         otherwise: "mean", "sum" or "base": the rule for tensors that the method is not for.
         whole: values of options with which a method wants whole tensors whatever its scope, and is not equivariant:
             angles of each row in place of one for the tensor, or a descent that goes entry by entry.
+        memory: float32 copies of the stack, about, that the function makes inside where it sees whole tensors (singular
+            vectors, products): the planner counts them.
         ground: the function also takes `base`, the base's weights in float32 `[*shape]`, which it leaves as they are;
             only with base "required". It is no option of recipes.
         batched: the function takes leading batch axes between model and out.
@@ -107,6 +109,7 @@ class Needs:
     matrices: bool = False
     otherwise: Literal["mean", "sum", "base"] = "mean"
     whole: Mapping[str, Any] = field(default_factory=dict)
+    memory: float = 1.0
     ground: bool = False
     batched: bool = False
     order_matters: bool = False

@@ -18,9 +18,11 @@ from umaf.merging.outline import with_layers
 from umaf.merging.recipe import Recipe
 from umaf.merging.reference import Ref
 from umaf.merging.roles import counts_tokens, parts_of, pattern_of, role
+from umaf.merging.rules import rule_for
 from umaf.merging.segments import Found, Segment, segments_of, tensors_of
 from umaf.merging.settings import Setting, check_filters, options_of, settings
 from umaf.merging.sources import Laid, laid_out, surplus
+from umaf.merging.work import BATCH, CHUNK
 from umaf.merging.yaml_file import Place
 
 __all__ = ["RULES", "Job", "Opened", "Parts", "Plan", "Rows", "Source", "make_plan"]
@@ -28,7 +30,8 @@ __all__ = ["RULES", "Job", "Opened", "Parts", "Plan", "Rows", "Source", "make_pl
 STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 """Dtypes of recipes in safetensors' words."""
 
-CHUNK = 65_536
+ASIDE = 24_000_000
+"""Bytes that a worker needs besides, whatever the tensors: tables of ranks, buffers, what is read ahead."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def make_plan(recipe: Recipe, *, open: Open = open_ref) -> Plan:
         notes += check_vocabularies(models, donor)
     notes += _dtype_notes(jobs, models, recipe)
     jobs = _in_file_order(jobs, models)
-    read, written, peak = _sizes(jobs, models, method)
+    read, written, peak = _sizes(jobs, models)
     return Plan(
         recipe,
         models,
@@ -252,7 +255,7 @@ def _in_file_order(jobs: Sequence[Job], models: Sequence[Opened]) -> list[Job]:
     return sorted(jobs, key=key)
 
 
-def _sizes(jobs: Sequence[Job], models: Sequence[Opened], method: Method) -> tuple[int, int, int]:
+def _sizes(jobs: Sequence[Job], models: Sequence[Opened]) -> tuple[int, int, int]:
     """Give bytes read, bytes written, and the most that one worker holds at a time."""
     width = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
     read = written = peak = 0
@@ -262,10 +265,22 @@ def _sizes(jobs: Sequence[Job], models: Sequence[Opened], method: Method) -> tup
         numel = math.prod(job.shape)
         out = numel * width[job.dtype] if job.dtype in width else entries[0].size
         inside = sum(entry.size for entry in entries)
-        chunked = method.needs.scope == "element" or job.method != method.name
-        work = 4 * (len(every) + 2) * (min(numel, CHUNK) if chunked else numel)
-        read, written, peak = read + inside, written + out, max(peak, inside + out + work)
-    return read, written, peak
+        read, written = read + inside, written + out
+        peak = max(peak, inside + out + 4 * _inside(job, numel))
+    return read, written, peak + ASIDE
+
+
+def _inside(job: Job, numel: int) -> int:
+    """Count the float32 numbers that a worker has at a time while it merges a tensor."""
+    rule = rule_for(job.method, parts=job.parts, based=job.base is not None, options=job.options)
+    rows = len(job.sources) + 2
+    chunks = rows * min(numel, CHUNK)
+    if rule.function is None or rule.needs.scope == "element":
+        return chunks
+    if rule.needs.matrices and job.parts.experts:
+        matrix = numel // job.parts.experts
+        numel = max(matrix, min(numel, BATCH)) if rule.needs.batched else matrix
+    return chunks + math.ceil(numel * (rows + rule.needs.memory * len(job.sources)))
 
 
 def _config(recipe: Recipe, donor: Laid, segments: Sequence[Segment], untied: bool | None) -> dict[str, Any]:

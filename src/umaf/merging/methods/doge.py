@@ -34,6 +34,7 @@ def measure(passes: Passes, *, models: int, density: float = 0.3) -> dict[str, T
         base="required",
         measure="mask",
         matrices=True,
+        memory=9.0,
         otherwise="base",
         breaks={"single": _SCALED, "same": _SCALED},
     ),

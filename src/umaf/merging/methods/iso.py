@@ -17,6 +17,7 @@ _NEEDS = Needs(
     matrices=True,
     otherwise="mean",
     batched=True,
+    memory=8.0,
     equivariant=True,
     breaks={"single": _FLAT, "same": _FLAT},
 )

@@ -21,6 +21,7 @@ _SPARSE = "the inner rule drops entries"
     Needs(
         base="required",
         matrices=True,
+        memory=14.0,
         otherwise="mean",
         random=True,
         breaks={"single": _SPARSE, "same": _SPARSE},

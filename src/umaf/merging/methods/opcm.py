@@ -15,6 +15,7 @@ from umaf.tensors.svd import singular_triplets
     Needs(
         base="required",
         matrices=True,
+        memory=3.0,
         otherwise="mean",
         batched=True,
         order_matters=True,

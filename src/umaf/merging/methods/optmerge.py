@@ -18,6 +18,7 @@ from umaf.tensors.svd import singular_triplets
     Needs(
         base="required",
         matrices=True,
+        memory=12.0,
         otherwise="mean",
         batched=True,
         equivariant=True,

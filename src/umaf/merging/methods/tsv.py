@@ -18,6 +18,7 @@ _NEEDS = Needs(
     matrices=True,
     otherwise="mean",
     batched=True,
+    memory=4.0,
     equivariant=True,
     breaks={"same": _TRUNCATED},
 )
@@ -90,6 +91,7 @@ def measure(passes: Passes, *, models: int, small: float = 1e-5) -> dict[str, Te
         base="required",
         measure="over",
         matrices=True,
+        memory=5.5,
         otherwise="mean",
         breaks={"same": _TRUNCATED},
     ),

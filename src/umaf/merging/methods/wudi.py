@@ -21,6 +21,7 @@ Norm = Literal["squared", "plain"]
     Needs(
         base="required",
         matrices=True,
+        memory=7.0,
         otherwise="mean",
         batched=True,
         equivariant=True,
