@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from umaf.dispatch.chat import Request, asked
 from umaf.dispatch.decision import Decision, Dispatcher
 from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting, sizes_of
@@ -19,12 +17,17 @@ from umaf.dispatch.kept import Kept, Reader, can_keep
 from umaf.dispatch.shelf import Shelved, by_name, open_shelf
 from umaf.errors import ConfigError, ExpertError
 from umaf.experts.expert import load_expert
+from umaf.experts.fit import out_of_memory
 from umaf.experts.rollout import Prompted
 from umaf.models import Model
 from umaf.readout.encode import Encoded
 
 Asked = str | Request
 Told = Callable[[str], None]
+_TOO_MUCH = "A single request does not fit the memory; ask for a shorter reply or use a smaller model."
+_TOO_MANY = (
+    "A batch of replies does not fit the memory to its end; ask for shorter replies, or for fewer at once."
+)
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,26 @@ class AdaptiveModel:
 
         Yields:
             Pieces, each with its row; the last one of a row says why it ended.
+
+        Raises:
+            ConfigError: memory ran out while replies were being written.
         """
         asks = [_request(self.shelf.model, one) for one in requests]
         with self._alone():
-            for rows in self._together(asks, decision, drawings):
-                for pieces in self._pass(asks, decision, drawings, rows, left):
-                    yield from pieces
+            waiting = self._together(asks, decision, drawings)
+            while waiting:
+                rows, begun = waiting.pop(0), False
+                try:
+                    for pieces in self._pass(asks, decision, drawings, rows, left):
+                        begun = True
+                        yield from pieces
+                except (RuntimeError, MemoryError) as problem:
+                    if not out_of_memory(problem):
+                        raise
+                    # What somebody has read already cannot be taken back and written again in halves.
+                    if begun or len(rows) == 1:
+                        raise ConfigError(_TOO_MUCH if len(rows) == 1 else _TOO_MANY) from problem
+                    waiting[:0] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
     def _pass(self, asks, decision, drawings, rows, left=lambda row: False) -> Iterator[list[Piece]]:
         """One batch of the second pass; pieces carry the rows of the whole."""
@@ -218,11 +235,11 @@ class AdaptiveModel:
                         texts[piece.row] += piece.text
                         if piece.finish is not None:
                             ends[piece.row] = (piece.tokens, piece.finish)
-        except torch.OutOfMemoryError as problem:
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
             if len(rows) == 1:
-                raise ConfigError(
-                    "A single request does not fit the memory; ask for a shorter reply or use a smaller model."
-                ) from problem
+                raise ConfigError(_TOO_MUCH) from problem
             if told is not None:
                 told(f"{len(rows)} requests at once do not fit the memory; going on with half as many.")
         else:

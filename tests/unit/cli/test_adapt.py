@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.unit.dispatch.conftest import make_expert
+from umaf.cli import adapt as adapt_module
 from umaf.cli import main
 from umaf.dispatch.adaptive import AdaptiveModel
 from umaf.dispatch.decode import Drawing
@@ -45,6 +46,18 @@ def test_adapt_answers_each_request_and_explains(shelf, capsys):
     assert run("adapt", *shelf, "is the film good", "no", "--max-new-tokens", 6, "--explain") == 0
     out = capsys.readouterr().out
     assert out.count("the base finds ") == 2 and "first pass" in out
+
+
+def test_one_request_is_answered_as_it_is_written(shelf, capsys, monkeypatch, adaptive):
+    """Piece by piece; and what comes out is what a batch would have said."""
+    written, inner = [], adapt_module._print
+    monkeypatch.setattr(adapt_module, "_print", lambda piece: (written.append(piece), inner(piece)))
+    words = ("--use", "bad", "--max-new-tokens", 30, "--explain")
+    assert run("adapt", *shelf, "rain fell on", *words) == 0
+    mine = adaptive.generate(["rain fell on"], drawing=Drawing(30), experts="bad")[0]
+    assert written.pop() is None and "".join(written).strip() == mine.text and len(written) > 1
+    reply, why = capsys.readouterr().out.rstrip("\n").rsplit("\n", 1)
+    assert reply.strip() == mine.text and "asked for by name" in why and "first pass" in why
 
 
 def test_adapt_gives_json_and_reads_files(shelf, capsys, tmp_path, adaptive):

@@ -185,6 +185,39 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(adaptive, monkeypatch):
         adaptive.generate(["is"], drawing=LONG)
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()],
+)
+def test_memory_that_runs_out_anywhere_halves_a_batch_streamed_or_not(adaptive, shelf, monkeypatch, problem):
+    """Of a device, of the CPU's allocator, or of Python."""
+    whole, inner = texts_of(adaptive.generate(TEXTS, drawing=LONG, experts={})), adaptive_module.decode
+
+    def small(model, prompts, drawings, **more):
+        if len(drawings) > 1:
+            raise problem
+        return inner(model, prompts, drawings, **more)
+
+    monkeypatch.setattr(adaptive_module, "decode", small)
+    assert texts_of(adaptive.generate(TEXTS, drawing=LONG, experts={})) == whole
+    nobody = by_name(shelf, {}, rows=len(TEXTS))
+    texts = [""] * len(TEXTS)
+    for piece in adaptive.stream(TEXTS, nobody, drawings=[LONG] * len(TEXTS)):
+        texts[piece.row] += piece.text
+    assert [text.strip() for text in texts] == whole
+
+    def later(*given, **more):
+        yield from [next(inner(*given, **more))]
+        raise problem
+
+    monkeypatch.setattr(adaptive_module, "decode", later)
+    with pytest.raises(ConfigError, match="does not fit the memory"):
+        list(adaptive.stream(TEXTS, nobody, drawings=[LONG] * len(TEXTS)))
+    monkeypatch.setattr(adaptive_module, "decode", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        adaptive.generate(TEXTS, drawing=LONG)
+
+
 def test_nan_stops_a_reply(shelf):
     broken = {name: torch.full_like(one, 3e38) for name, one in shelf.experts[0].z.items()}
     wild = open_shelf(shelf.model, [Expert("wild", broken, shelf.experts[0].card)])
