@@ -62,11 +62,11 @@ clean:
 	rm -rf out site build dist .pytest_cache .ruff_cache .hypothesis
 
 # A .venv that already has everything constraints.txt asks for is kept as it is.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt constraints-browser.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "The pinned environment needs Python 3.11 or later; name one, as in: make quickstart PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python .ci/has_all.py || ( \
 		$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0" $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) && \
-		$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" )
+		$(BIN)/python -m pip install -q -c constraints.txt -c constraints-browser.txt -e ".[dev]" )
 	touch $@

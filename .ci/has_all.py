@@ -1,4 +1,4 @@
-"""Exit 0 when this Python has umaf itself, from this checkout, and every package of constraints.txt at its version."""
+"""Exit 0 when this Python has umaf itself, from this checkout, and every pinned package at its version."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PINNED = ("constraints.txt", "constraints-browser.txt")
 
 
 def missing() -> list[str]:
-    """List what is not installed as constraints.txt says."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    """List what is not installed as the constraints say."""
+    lines = [line for name in PINNED for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     found = {}
     for name in [*pins, "umaf"]:

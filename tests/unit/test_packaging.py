@@ -15,7 +15,8 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader"
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+PINNED = [(ROOT / name).read_text() for name in ("constraints.txt", "constraints-browser.txt")]
+PINS = dict(line.split("==") for text in PINNED for line in text.splitlines() if "==" in line)
 
 
 def _name(requirement):

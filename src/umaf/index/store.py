@@ -103,10 +103,6 @@ class Store:
         self._commit(lambda: self._table.delete(f"key IN ({listed})"))
         return before - len(self)
 
-    def version(self) -> int:
-        """Count the commits; where it is the same, so are the entries."""
-        return self._read(lambda: self._table.version)
-
     def keys(self) -> set[str]:
         """Give the keys of all entries."""
         return {row["key"] for row in self.rows(columns=["key"])}

@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from umaf.errors import UmafError
-from umaf.serve.faults import Fault, fault_of
+from umaf.errors import OutputError, UmafError
+from umaf.serve.faults import Fault
 from umaf.serve.guard import App
 from umaf.web import records
 from umaf.web.desk import Desk
@@ -167,8 +167,8 @@ def _faults(app: FastAPI) -> None:
 
     @app.exception_handler(UmafError)
     async def mistaken(_request: Request, problem: UmafError) -> JSONResponse:
-        fault = fault_of(problem)
-        return JSONResponse(Fault(fault.status, fault.message).body(), fault.status)
+        status = 500 if isinstance(problem, OutputError) else 400
+        return JSONResponse(Fault(status, " ".join(str(problem).split())).body(), status)
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, problem: HTTPException) -> JSONResponse:

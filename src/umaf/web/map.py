@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from umaf.index.store import both
 
 MOST = 1500
 """Points that a browser still moves smoothly; of a larger store evenly spread ones are drawn."""
+FRESH, OLD = 2.0, 20.0
+"""Seconds after which a map is drawn again where entries came or went, and after which it is anyway."""
 GROUPED = 400
 """Fingerprints up to which groups are looked for."""
 
 
 class Map:
-    """Draws a store's map, and keeps it until the store changes.
+    """Draws a store's map, and keeps it while it is fresh.
 
     Args:
         store: whose.
@@ -29,7 +32,7 @@ class Map:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._kept: dict[bool, tuple[int, dict[str, Any]]] = {}
+        self._kept: dict[bool, tuple[float, int, dict[str, Any]]] = {}
 
     def points(self, *, difference: bool) -> dict[str, Any]:
         """Place the fingerprints.
@@ -41,13 +44,14 @@ class Map:
         Returns:
             points (key, model, x, y, architecture, base, task, group), shares of the variance, and counts.
         """
-        version = self._store.version()
+        count = self._store.outline().count
         with self._lock:
             kept = self._kept.get(difference)
-            if kept is None or kept[0] != version:
-                kept = (version, self._drawn(difference))
+            age = float("inf") if kept is None else time.monotonic() - kept[0]
+            if kept is None or age > OLD or (age > FRESH and kept[1] != count):
+                kept = (time.monotonic(), count, self._drawn(difference))
                 self._kept[difference] = kept
-        return kept[1]
+        return kept[2]
 
     def _drawn(self, difference: bool) -> dict[str, Any]:
         where = f"difference = {'true' if difference else 'false'}"

@@ -54,7 +54,7 @@ async function begin() {
   }
   document.getElementById("tabs").append(...PAGES.map(([key, text]) =>
     h("li", {}, h("a", { href: `#${key}`, "data-page": key }, text))));
-  const entries = about.store ? `${number(about.store.entries)} models in ${about.store.place}` : "no store";
+  const entries = about.store ? `${number(about.store.entries)} models in ${about.store.place.split("/").filter(Boolean).at(-1)}` : "no store";
   document.getElementById("footer").textContent = `umaf ${about.version} · ${entries} · records in ${about.roots.join(", ")}`;
   addEventListener("hashchange", () => {
     show();

@@ -1,5 +1,5 @@
 // A model's card.
-import { ask, facts, fault, h, number } from "./dom.js";
+import { ask, facts, fault, fixed, h, number } from "./dom.js";
 
 export async function showCard(place, key) {
   place.replaceChildren(h("p", { class: "wait" }, "…"));
@@ -31,7 +31,7 @@ export function card(found) {
       ["change", own.base && own.strength !== undefined ? (own.unchanged ? "none" : number(own.strength)) : null],
     ]),
     scores.length ? h("h3", {}, "Measured") : null,
-    scores.length ? facts(scores.map(([task, value]) => [task, [number(value), bar(value)]])) : null,
+    scores.length ? facts(scores.map(([task, value]) => [task, [fixed(value), bar(value)]])) : null,
     h("div", { class: "buttons" },
       h("a", { class: "button small", href: `#search?model=${encodeURIComponent(found.key)}` }, "Alike"),
       h("a", { class: "button small quiet", href: `#compare?a=${encodeURIComponent(found.key)}` }, "Compare"),

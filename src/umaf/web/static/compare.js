@@ -1,5 +1,5 @@
 // Two models side by side.
-import { ask, fault, field, h, number, table } from "./dom.js";
+import { ask, fault, field, fixed, h, number, table } from "./dom.js";
 import { bar, card } from "./card.js";
 import { modelSelect } from "./search.js";
 
@@ -34,12 +34,12 @@ export async function comparePage(place, about, query) {
 }
 
 function shown(found) {
-  const likeness = found.similarities.map((one) => [one.metric, one.distance ? number(one.value) : [number(one.value), bar(one.value)],
+  const likeness = found.similarities.map((one) => [one.metric, one.distance ? number(one.value) : [fixed(one.value), bar(one.value)],
     one.distance ? "a distance: 0 is the same" : "1 is the same"]);
   const text = (value) => value === null || value === undefined || value === "" ? "–" : Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : /^[0-9a-f]{40,}$/.test(value) ? `${value.slice(0, 12)}…` : String(value);
   const scores = [...new Set([...Object.keys(found.a.scores), ...Object.keys(found.b.scores)])].sort();
   const near = (hits, other) => table("", [{ name: "model" }, { name: "similarity", number: true }],
-    hits.map((hit) => [hit.key === other ? `${hit.model} (the other)` : hit.model, number(hit.similarity)]));
+    hits.map((hit) => [hit.key === other ? `${hit.model} (the other)` : hit.model, fixed(hit.similarity)]));
   return [
     h("section", {}, h("h2", {}, "How alike"), found.why_not ? h("p", { class: "note" }, found.why_not) : null,
       likeness.length ? table("", [{ name: "compared by" }, { name: "value", number: true }, { name: "means" }], likeness) : h("p", {}, "Nothing of them can be compared.")),
@@ -48,7 +48,7 @@ function shown(found) {
       ? table("", [{ name: "on the card" }, { name: found.a.model }, { name: found.b.model }], found.differs.map((row) => [row.name, text(row.a), text(row.b)]))
       : h("p", {}, "Nothing on their cards."),
     scores.length ? table("Measured", [{ name: "task" }, { name: found.a.model, number: true }, { name: found.b.model, number: true }],
-      scores.map((task) => [task, number(found.a.scores[task]), number(found.b.scores[task])])) : null),
+      scores.map((task) => [task, fixed(found.a.scores[task]), fixed(found.b.scores[task])])) : null),
     h("div", { class: "halves" },
       h("section", {}, h("h2", {}, `Nearest to ${found.a.model}`), near(found.near_a, found.b.key)),
       h("section", {}, h("h2", {}, `Nearest to ${found.b.model}`), near(found.near_b, found.a.key))),

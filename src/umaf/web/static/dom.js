@@ -58,6 +58,11 @@ export function number(value, digits = 3) {
   return Math.abs(value) >= 1e-3 || value === 0 ? value.toFixed(digits) : value.toExponential(1);
 }
 
+// A share or a similarity, which JSON may hold as a whole number.
+export function fixed(value, digits = 3) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1").replace("-", "−");
+}
+
 export function ago(seconds) {
   const gone = Date.now() / 1000 - seconds;
   for (const [size, word] of [[86400, "day"], [3600, "hour"], [60, "minute"]]) {

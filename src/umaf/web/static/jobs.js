@@ -62,7 +62,7 @@ async function job(body, id, look) {
         found.over ? h("a", { class: "button quiet", href: "#start" }, "Start another") : h("button", { id: "cancel", type: "button", class: "quiet", onclick: cancel }, "Cancel"),
         h("a", { class: "button quiet", href: "#jobs" }, "All jobs")),
       h("pre", { class: "command" }, h("code", {}, found.line))),
-    found.run ? curves(found.run) : null,
+    found.run?.curves.length ? curves(found.run) : null,
     h("section", {}, h("details", { open: opened ?? (found.log !== "" && found.over) }, h("summary", {}, "What it printed"), h("pre", { class: "log", tabindex: "0" }, found.log || "Nothing yet."))));
   if (focused) document.getElementById("cancel")?.focus();
   return !found.over;

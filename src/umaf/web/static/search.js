@@ -1,5 +1,5 @@
 // Search: by texts that show a task, by a model of the store, or by words; filters on the card.
-import { ask, fault, field, h, number, say, select, table } from "./dom.js";
+import { Fault, ask, fault, field, fixed, h, number, say, select, table } from "./dom.js";
 import { bar, showCard } from "./card.js";
 
 export async function searchPage(place, about, query) {
@@ -58,12 +58,14 @@ export async function searchPage(place, about, query) {
     const asked = { by, filter };
     if (by === "texts") {
       const rows = texts.value.split("\n").filter((line) => line.trim()).map((line) => line.split("\t"));
+      if (!rows.length) throw new Fault("A search by texts needs a text; paste at least one.");
       asked.texts = rows.map((row) => row[0]);
       const labels = rows.map((row) => (row[1] ?? "").trim());
       asked.labels = labels.some(Boolean) ? labels.filter(Boolean) : [];
     } else if (by === "model") {
       Object.assign(asked, { model: model.value, metric: metric.value, per_base: perBase.checked });
     } else {
+      if (!words.value.trim()) throw new Fault("A search by words needs a word; type one.");
       asked.words = words.value;
     }
     return asked;
@@ -94,7 +96,7 @@ function shown(found, cardPlace) {
   };
   const rows = found.hits.map((hit) => [
     hit.model,
-    [number(hit.similarity), bar(hit.similarity)],
+    [fixed(hit.similarity), bar(hit.similarity)],
     hit.architecture ?? "known by outputs",
     hit.base ?? "–",
     number(hit.parameters),
@@ -108,5 +110,5 @@ function shown(found, cardPlace) {
 
 function best(scores) {
   const [task, value] = Object.entries(scores).sort((a, b) => b[1] - a[1])[0] ?? [];
-  return task ? `${task} ${number(value, 2)}` : "–";
+  return task ? `${task} ${fixed(value, 2)}` : "–";
 }

@@ -34,8 +34,9 @@ export async function startPage(place, about, query) {
     }
     if (mine !== turn) return;
     command.textContent = found.command ?? "# not yet: see below";
+    const open = [...files.querySelectorAll("details[open] summary")].map((one) => one.textContent);
     files.replaceChildren(...Object.entries(found.files).map(([name, text]) =>
-      h("details", {}, h("summary", {}, `JOB/${name}`), h("pre", {}, text))));
+      h("details", { open: open.includes(`JOB/${name}`) }, h("summary", {}, `JOB/${name}`), h("pre", {}, text))));
     wrong.replaceChildren(found.error ? h("p", { class: "note", id: "not-yet" }, found.error) : "");
   }
 
