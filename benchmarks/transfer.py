@@ -39,8 +39,8 @@ SOURCES = (
     "zoo/models/*/config.json",
     "constraints.txt",
 )
-STEPS = {"llama-1m": 500, "minilm": 40}
-"""Steps of a generator's training; 300 for the others."""
+STEPS = {"llama-1m": 500, "bert-1m": 300, "gpt2-1m": 300, "minilm": 40}
+"""Steps of a generator's training; 150 for the others."""
 LARGE = ("capabilities=1", "shown=64", "texts=16")
 
 
@@ -76,7 +76,7 @@ def prepare(home: Path) -> None:
         folder = home / "generators" / target
         if not folder.exists():
             more = [part for setting in LARGE for part in ("--set", setting)] if target == "minilm" else []
-            steps = STEPS.get(target, 300)
+            steps = STEPS.get(target, 150)
             _run(
                 "umaf", "train", "generator", "--target", where(target), "--bank", str(home), "--out", str(folder),
                 "--steps", str(steps), "--set", "look_every=100", "--set", "keep_every=50", *more,

@@ -86,11 +86,11 @@ def test_the_numbers_are_in_range(done):
     for level in printed["scores"].values():
         assert set(level) == {"question", "tense"}
         for rows in level.values():
-            assert set(rows) == {"source", "bare", "solve", "distill", "oracle"}
+            assert set(rows) == {"source", "bare", "solve", "distill", "generate", "oracle"}
             assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in rows.values())
     table = printed["similarity"]["cosine"]
-    assert len(table) == 6 and all(-1 <= value <= 1.000001 for row in table for value in row)
-    assert printed["kept"] in ("solve", "distill") and printed["seconds"]["cpu"] > 0
+    assert len(table) == 7 and all(-1 <= value <= 1.000001 for row in table for value in row)
+    assert printed["kept"] in ("solve", "distill", "generate") and printed["seconds"]["cpu"] > 0
 
 
 def test_something_arrives(done):

@@ -78,17 +78,18 @@ def show(outcome: Outcome, console: Console) -> None:
         alike.add_row(f"{number} {escape(name)}", *(f"{value:.2f}" for value in row))
     console.print(alike)
 
-    names = ("source", "bare", "solve", "distill", "oracle")
+    routes = ("solve", "distill", "generate")
+    names = ("source", "bare", *routes, "oracle")
     table = Table("held-out texts", title="Share answered rightly", title_justify="left")
     gains = Table("recovery, with 95 % intervals", title_justify="left")
     for heading in names:
         table.add_column(heading, justify="right")
-    for heading in ("solve", "distill"):
+    for heading in routes:
         gains.add_column(heading, justify="right")
     for cell in outcome.cells:
         row = f"{cell.capability}, {cell.level}"
         table.add_row(row, *(f"{cell.scores[name].value:.2f}" for name in names))
-        found = (cell.recovery[route] for route in ("solve", "distill"))
+        found = (cell.recovery[route] for route in routes)
         gains.add_row(
             row, *("–" if one is None else f"{one.value:.2f} ({one.low:.2f}–{one.high:.2f})" for one in found)
         )

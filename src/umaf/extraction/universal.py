@@ -71,7 +71,8 @@ class Universal:
             FingerprintError: the reader has other weights than the space was made with.
             ModelError: there is no such reader.
         """
-        activations = capture(self._opened(), texts, depths=self.depths, truncate=True)
+        self._check()
+        activations = _read(self.reader, tuple(texts), self.depths)
         return (_features(activations, self.means.double()) @ self.directions.double()).float()
 
     def save(self, path: str | Path) -> Path:
@@ -82,14 +83,12 @@ class Universal:
             path, {"means": self.means, "directions": self.directions, "depths": depths}, about
         )
 
-    def _opened(self) -> Model:
-        model = _reader(self.reader)
-        if weights_hash(model) != self.weights:
+    def _check(self) -> None:
+        if weights_hash(_reader(self.reader)) != self.weights:
             raise FingerprintError(
                 f"the universal space was made with another {self.reader} than the one found; bring its weights back, "
                 "or make another space."
             )
-        return model
 
 
 def fit_universal(
@@ -120,8 +119,7 @@ def fit_universal(
         raise ProbeError(
             f"a space of {width} numbers needs more calibration texts than that, got {len(texts)}; give more."
         )
-    model = _reader(str(reader))
-    activations = capture(model, texts, depths=depths, truncate=True)
+    activations = _read(str(reader), tuple(texts), tuple(depths))
     means = activations.double().mean(1)
     rows = _features(activations, means)
     _, values, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
@@ -133,7 +131,11 @@ def fit_universal(
     )
     spread = (values[:kept] / len(rows) ** 0.5).sqrt()
     return Universal(
-        str(reader), weights_hash(model), means.float(), (found.T / spread).float(), tuple(depths)
+        str(reader),
+        weights_hash(_reader(str(reader))),
+        means.float(),
+        (found.T / spread).float(),
+        tuple(depths),
     )
 
 
@@ -153,6 +155,12 @@ def load_universal(path: str | Path | None = None) -> Universal:
         raise FingerprintError(f"{path} is not a universal space of umaf; make one with fit_universal.")
     depths = tuple(tensors["depths"].tolist())
     return Universal(about["reader"], about["weights"], tensors["means"], tensors["directions"], depths)
+
+
+@lru_cache(maxsize=8)
+def _read(reader: str, texts: tuple[str, ...], depths: tuple[float, ...]) -> Tensor:
+    """Run texts through a reader; a transfer asks for the same probes when it fingerprints and when it generates."""
+    return capture(_reader(reader), texts, depths=depths, truncate=True)
 
 
 @lru_cache(maxsize=2)

@@ -16,13 +16,12 @@ from umaf.generation.goals import Goal, answer_goal
 from umaf.generation.sources import Source, goals_of, labels_of
 from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model, weights_hash
-from umaf.pipeline import FINGERPRINT
+from umaf.pipeline import FINGERPRINT, transfer
 from umaf.quickstart.material import Expert, Say, learned
 from umaf.quickstart.plan import Plan
 from umaf.quickstart.writing import PLAIN
 from umaf.readout import samples
 
-ROUTES = ("solve", "distill")
 WORDS = 4
 
 
@@ -44,10 +43,10 @@ class Adapted:
 
 
 def make_adapters(sources: Sequence[Source], target: Model, plan: Plan, say: Say) -> dict[str, Adapted]:
-    """Make an adapter by `solve` and one by `distill`, each of them for all capabilities at once.
+    """Make an adapter by `solve`, by `distill` and by `generate`, each of them for all capabilities at once.
 
-    Both want the sources' odds among the label words; `distill` also wants the likeliest one written out, so that
-    the target says it unasked, and the target's own ordinary writing kept.
+    All want the sources' odds among the label words; `distill` also wants the likeliest one written out, so that
+    the target says it unasked, and the target's own ordinary writing kept; `generate` gets them as one fingerprint.
     """
     say("read the sources' answers on the probes")
     odds = goals_of(sources, target)
@@ -57,13 +56,17 @@ def make_adapters(sources: Sequence[Source], target: Model, plan: Plan, say: Say
     }
     options = {"solve": {"iterations": plan.iterations}, "distill": {"steps": plan.distill_steps}}
     made = {}
-    for route in ROUTES:
+    for route in wanted:
         say(f"make the adapter by {route}")
         done = generate(
             target, wanted[route], route=route, rank=plan.rank, seed=plan.seed, options=options[route]
         )
         model = replace(attach(target, done.factors), name=f"{target.name} with {route}")
         made[route] = Adapted(model, done.factors, done.history, done.seconds)
+    say("make the adapter by generate")
+    whole = transfer(sources, target, route="generate", rank=plan.rank, seed=plan.seed)
+    model = replace(attach(target, whole.factors), name=f"{target.name} with generate")
+    made["generate"] = Adapted(model, whole.factors, whole.history, whole.seconds)
     return made
 
 

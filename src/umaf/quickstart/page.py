@@ -62,7 +62,7 @@ def draw(outcome: Outcome) -> dict[str, Picture]:
         f"recovery-{level.replace(' ', '-')}": Picture(
             _bars(outcome.cells, level),
             caption=_BARS[level],
-            alt=f"Bars of accuracy on {level}: bare target, solve, distill, oracle and source, by capability.",
+            alt=f"Bars of accuracy on {level}: bare target, solve, distill, generate, oracle and source, by capability.",
         )
         for level in LEVELS
     }
@@ -128,8 +128,8 @@ def _short(outcome: Outcome) -> Section:
         "Recovery is the share of what labels would have given that arrived without them: 0 is the bare target, 1 an "
         "oracle, the same target with a LoRA trained on the labels. The route solve takes no gradient steps; distill "
         f"takes {outcome.plan.distill_steps}, also towards answers in words and towards the target's own plain "
-        f"writing. The adapter kept is that of {outcome.route}, chosen on the new "
-        "sentences alone."
+        "writing; generate reads the probes once, with a generator that was trained for this target on other "
+        f"capabilities. The adapter kept is that of {outcome.route}, chosen on the new sentences alone."
     )
     return Section("In short", [Tiles(tiles), Paragraph(text)])
 
@@ -155,8 +155,8 @@ def _arrived(outcome: Outcome, pictures: dict[str, Picture]) -> Section:
                 "Bits per byte of plain sentences; lower is better",
                 ["target", "bits per byte"],
                 bits,
-                note="What an adapter costs the target's ordinary writing. solve wants odds among label words alone; "
-                "distill also makes the target write them.",
+                note="What an adapter costs the target's ordinary writing. solve and generate want odds among label "
+                "words alone; distill also makes the target write them.",
             ),
         ],
         lead=f"One adapter holds both capabilities. {outcome.plan.tests} texts at most per bar.",

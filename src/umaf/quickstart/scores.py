@@ -17,7 +17,7 @@ from umaf.quickstart.plan import Plan
 LEVELS: dict[str, Split] = {"new sentences": "validation", "new words and patterns": "test"}
 """How far from the training texts: new sentences of known patterns and words, or patterns and words never seen."""
 
-ADAPTED = ("solve", "distill")
+ADAPTED = ("solve", "distill", "generate")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Cell:
         capability: its short name.
         level: a key of `LEVELS`.
         chance: the score of guessing.
-        scores: by who answered: source, bare, solve, distill, oracle.
+        scores: by who answered: source, bare, solve, distill, generate, oracle.
         recovery: by route; None where the oracle gains too little for it to mean anything.
     """
 
@@ -44,7 +44,7 @@ def measure(experts: Sequence[Expert], targets: Mapping[str, Model], plan: Plan)
 
     Args:
         experts: those that give their capability are asked.
-        targets: bare, solve, distill and oracle.
+        targets: bare, solve, distill, generate and oracle.
         plan: how many texts.
 
     Returns:

@@ -60,10 +60,10 @@ def cell(level, solve, distill, recovery=0.5):
     def score(value):
         return Score("t", "accuracy", value, value, value, 4, (), (), 0)
 
-    names = {"source": 1.0, "bare": 0.3, "solve": solve, "distill": distill, "oracle": 1.0}
+    names = {"source": 1.0, "bare": 0.3, "solve": solve, "distill": distill, "generate": 0.4, "oracle": 1.0}
     found = None if recovery is None else Interval(recovery, 0.4, 0.6, 4)
     scores = {name: score(value) for name, value in names.items()}
-    return Cell("tense", level, 0.5, scores, {"solve": found, "distill": found})
+    return Cell("tense", level, 0.5, scores, {"solve": found, "distill": found, "generate": found})
 
 
 def test_the_harder_texts_do_not_choose_the_route():
