@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.reference.spectral import close, decompose, made_deltas, run
 from umaf.errors import ConfigError
+from umaf.merging.apply import merge_states
 from umaf.merging.contract import once
 from umaf.merging.methods.doge import closed_subspace, doge, measure, shared_change
 from umaf.merging.methods.knots import knots
@@ -147,6 +148,34 @@ def test_knots_is_the_paper_s(stack, density, rule):
         merged = coordinates.mean(0) if rule == "linear" else ties_reference(coordinates, density)
         wanted = left @ merged
     close(run(knots, stack, rule=rule, density=density), wanted, np.linalg.norm(stack), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("trim", ["model", "tensor"])
+def test_knots_trims_over_all_layers_at_once_or_over_each(trim):
+    draw = torch.Generator().manual_seed(3)
+    sizes = {"layers.0.up.weight": (9, 5), "layers.1.up.weight": (4, 7), "layers.1.norm.weight": (6,)}
+    # The second layer moves ten times as far, so that one threshold for both takes little of the first.
+    step = {"layers.0.up.weight": 0.1, "layers.1.up.weight": 1.0, "layers.1.norm.weight": 0.1}
+    base = {name: torch.zeros(size) for name, size in sizes.items()}
+    experts = [
+        {n: step[n] * torch.randn(size, generator=draw) for n, size in sizes.items()} for _ in range(3)
+    ]
+    found = merge_states("knots", experts, base=base, trim=trim, density=0.3)
+    axes, parts = {}, {}
+    for name in list(sizes)[:2]:
+        stack = [one[name].double().numpy() for one in experts]
+        left, values, right = decompose(np.concatenate(stack, axis=1))
+        axes[name], parts[name] = left, np.stack(np.split(values[:, None] * right, 3, axis=1))
+    if trim == "model":
+        flat = np.concatenate([one.reshape(3, -1) for one in parts.values()], axis=1)
+        merged = np.split(ties_reference(flat, 0.3), [parts["layers.0.up.weight"][0].size])
+    else:
+        merged = [ties_reference(one, 0.3) for one in parts.values()]
+    for name, rows in zip(parts, merged, strict=True):
+        wanted = axes[name] @ rows.reshape(parts[name][0].shape)
+        close(found[name].double().numpy(), wanted, tolerance=1e-4)
+    norm = torch.stack([one["layers.1.norm.weight"] for one in experts]).mean(0)
+    torch.testing.assert_close(found["layers.1.norm.weight"], norm)
 
 
 def test_knots_by_chance_is_right_on_average_before_signs_are_elected():

@@ -285,7 +285,20 @@ def once(stack: Tensor) -> Passes:
         >>> [(name, chunk.shape) for name, chunk in once(torch.zeros(2, 3, 4))()]
         [('', torch.Size([2, 12]))]
     """
-    return lambda: iter([("", stack.reshape(stack.shape[0], -1))])
+    return _Once(stack)
+
+
+@dataclass(frozen=True)
+class _Once:
+    """The passes over one stack: flat, or as it is where a method wants whole matrices."""
+
+    stack: Tensor
+
+    def __call__(self) -> Iterator[tuple[str, Tensor]]:
+        return iter([("", self.stack.reshape(self.stack.shape[0], -1))])
+
+    def matrices(self) -> Iterator[tuple[str, Tensor]]:
+        return iter([("", self.stack)])
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Option]:

@@ -175,6 +175,15 @@ class _Reading:
                     yield work.name, _load(work, start, min(start + piece, work.numel), room=self._room)[0]
                 number += 1
 
+    def matrices(self) -> Iterator[tuple[str, Tensor]]:
+        """Go over whole matrices `[model, out, in]` as the method sees them, for one that measures in other axes."""
+        for work in self._works:
+            rule = rule_of(work)
+            for start, shape, view in _ranges(work, rule):
+                stack, _ = _stacked(work, rule, start, start + math.prod(shape), self._room)
+                for piece in pieces(stack.view(-1, *shape), view):
+                    yield work.name, piece
+
 
 def merge_into(
     work: Work,
@@ -306,17 +315,11 @@ def _whole(work: Work, target: Target, room: Room, *, measure: Mapping[str, Tens
     keywords, function = _keywords_of(work, rule, measure), rule.function
     for number, (start, shape, view) in enumerate(_ranges(work, rule)):
         stop = start + math.prod(shape)
-        both = room.whole(len(work.rows) + rule.needs.ground, stop - start)
-        stack = both[: len(work.rows)]
-        for begin in range(start, stop, CHUNK):
-            end = min(begin + CHUNK, stop)
-            base = _load(work, begin, end, room=room, stack=stack[:, begin - start : end - start])[1]
-            if rule.needs.ground and base is not None:
-                both[-1, begin - start : end - start] = base
+        stack, weights = _stacked(work, rule, start, stop, room)
         if rule.needs.random:
             keywords["generator"] = _generator(work, rule, number)
         shown = pieces(stack.view(-1, *shape), view)
-        grounds = pieces(both[-1].view(shape), view) if rule.needs.ground else [None] * len(shown)
+        grounds = pieces(weights.view(shape), view) if rule.needs.ground else [None] * len(shown)
         made = []
         for piece, ground in zip(shown, grounds, strict=True):
             extra = {"base": ground} if rule.needs.ground else {}
@@ -327,6 +330,18 @@ def _whole(work: Work, target: Target, room: Room, *, measure: Mapping[str, Tens
             base = _ground(work, begin, end, room.stack(len(work.rows), end - begin)[1])
             piece = result[begin - start : end - start]
             _store(work, piece, base, target=target, start=begin, stop=end)
+
+
+def _stacked(work: Work, rule: Rule, start: int, stop: int, room: Room) -> tuple[Tensor, Tensor]:
+    """Read a range of all models whole, `[model, entry]`, and the base's weights where the method wants them."""
+    both = room.whole(len(work.rows) + rule.needs.ground, stop - start)
+    stack = both[: len(work.rows)]
+    for begin in range(start, stop, CHUNK):
+        end = min(begin + CHUNK, stop)
+        base = _load(work, begin, end, room=room, stack=stack[:, begin - start : end - start])[1]
+        if rule.needs.ground and base is not None:
+            both[-1, begin - start : end - start] = base
+    return stack, both[-1]
 
 
 def _ranges(work: Work, rule: Rule) -> Iterator[tuple[int, tuple[int, ...], Parts]]:
