@@ -55,7 +55,8 @@ def check_recipe(recipe: Recipe) -> Method:
     # LoRAs are changes already.
     if method.needs.base == "required" and not (everywhere or recipe.of_loras):
         raise recipe.error(
-            ("method",), f"{method.name} works on changes from a base; say which model is the base."
+            ("method",),
+            f"{method.name} works on changes from a base; say which model is the base{_or_fetch(recipe)}.",
         )
     for place, options, one_model in levels(recipe):
         for name, value in options.items():
@@ -69,6 +70,13 @@ def check_recipe(recipe: Recipe) -> Method:
             runs = ", ".join(f"[{piece.layers[0]}, {piece.layers[1]}]" for piece in one.sources)
             raise recipe.error(place, f"The sources of a slice must have as many layers each, got {runs}.")
     return method
+
+
+def _or_fetch(recipe: Recipe) -> str:
+    """Say what helps where models may be LoRAs of the hub, which nobody is asked for before they are read."""
+    away = [one.model for one in recipe.models if one.model.path.count("/") == 1 and not one.model.lora]
+    away = [ref for ref in away if not ref.folder.exists()]
+    return f", or fetch {away[0].path} first if it is a LoRA (`hf download {away[0].path}`)" if away else ""
 
 
 def levels(recipe: Recipe) -> Iterator[tuple[Place, Mapping[str, Value], bool]]:

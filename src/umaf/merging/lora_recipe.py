@@ -49,7 +49,7 @@ def merge_lora_recipe(
         CheckpointError: the base cannot be read.
         OutputError: the folder exists or cannot be written.
     """
-    folders = [one.model.path for one in recipe.models]
+    folders = [one.model.folder for one in recipe.models]
     merge = partial(merge_loras, recipe.method, folders, out, rank=rank, energy=energy, dtype=recipe.dtype)
     return _with_base(recipe, merge, allow_pickle)
 
@@ -70,7 +70,7 @@ def plan_lora_recipe(
         AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
         CheckpointError: the base cannot be read.
     """
-    folders = [one.model.path for one in recipe.models]
+    folders = [one.model.folder for one in recipe.models]
     return _with_base(
         recipe, partial(plan_loras, recipe.method, folders, rank=rank, energy=energy), allow_pickle
     )
@@ -104,7 +104,7 @@ def _wants_base(recipe: Recipe) -> bool:
     mean = recipe.method == "linear" and recipe.options.get("normalize", True) is True
     if on_weights(recipe.method) and not mean:
         return True
-    configs = [read_config(Path(one.model.path).expanduser()) for one in recipe.models]
+    configs = [read_config(one.model.folder) for one in recipe.models]
     # A base that is named says that adapters belong together which call theirs by different names.
     apart = len({config.get("base_model_name_or_path") for config in configs}) > 1
     return apart or any(config.get("use_dora") or config.get("modules_to_save") for config in configs)

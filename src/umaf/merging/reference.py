@@ -30,16 +30,37 @@ class Ref(BaseModel):
 
     @property
     def is_lora(self) -> bool:
-        """It is a LoRA folder by itself, without a model that it is put on."""
-        folder = Path(self.path).expanduser()
-        if self.lora or not (folder / "adapter_config.json").is_file():
+        """It is a LoRA by itself, without a model that it is put on: a folder, or a hub id that was fetched before."""
+        if self.lora:
+            return False
+        folder = self.folder
+        if not (folder / "adapter_config.json").is_file():
             return False
         return not any((folder / name).is_file() for name in _WEIGHTS)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are: the path, or the folder that a hub id was fetched into; nobody is asked for it."""
+        place = Path(self.path).expanduser()
+        if place.exists() or self.path.count("/") != 1 or self.path.startswith((".", "~", "/")):
+            return place
+        return _fetched(self.path, self.revision) or place
 
     def __str__(self) -> str:
         """Give it as a recipe writes it: "org/model@main+org/adapter"."""
         own = self.path if self.revision is None else f"{self.path}@{self.revision}"
         return "+".join([own, *map(str, self.lora)])
+
+
+def _fetched(name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "adapter_config.json", revision=revision)
+    except HFValidationError:  # a path that cannot be a hub id
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def parse_ref(value: Any, *, where: str = "model") -> Ref:

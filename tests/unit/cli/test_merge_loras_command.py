@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_mergekits_linear_takes_its_base_for_the_ground_of_loras(two, run):
     run({"merge_method": "linear", "base_model": "org/base", "models": models}, "out")
     mean = 0.25 * two[0] + 0.75 * two[1]
     torch.testing.assert_close(read_adapter("out").targets[UP].delta.dense(), mean, atol=1e-4, rtol=0)
+
+
+def test_loras_of_the_hub_that_were_fetched(two, run, tmp_path, monkeypatch):
+    told = run(recipe("task_arithmetic", models=["org/far", "b"]), "out", code=1)
+    assert "hf download org/far" in told
+    there = tmp_path / "cache" / "models--org--far"
+    (there / "refs").mkdir(parents=True)
+    (there / "refs" / "main").write_text("1" * 40)
+    shutil.copytree("a", there / "snapshots" / ("1" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    run(recipe("task_arithmetic", models=["org/far", "b"]), "out")
+    torch.testing.assert_close(read_adapter("out").targets[UP].delta.dense(), sum(two), atol=1e-4, rtol=0)
 
 
 def test_loras_are_merged_of_merged_loras(two, run):
