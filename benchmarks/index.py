@@ -1,10 +1,10 @@
 """The index, measured: who is found, what the found model achieves, and what a search costs.
 
-    python -m benchmarks.index [--minutes 60] [--parts collection forward kills scale] [--only-summary]
+    python -m benchmarks.index [--minutes 60] [--parts collection forward kills scale web] [--only-summary]
 
 The collection is built first (benchmarks/index_experts.py); search in large stores is measured by
-benchmarks/index_scale.py, and kills by benchmarks/index_kills.py. Everything is kept and gone on with. At the end what
-was measured so far becomes a dated record and comparison/index/summary.json.
+benchmarks/index_scale.py, kills by benchmarks/index_kills.py, and the page by benchmarks/web_load.py. All is kept and
+gone on with. At the end what was measured so far becomes a dated record and comparison/index/summary.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import index_experts, index_kills, index_scale
+from benchmarks import index_experts, index_kills, index_scale, web_load
 from benchmarks.index_experts import SCORED, Member, collection, home, members
 from benchmarks.index_regret import additivity, regrets
 from benchmarks.index_spaces import Measured, architecture_probe, chance, retrieval, spaces, tables
@@ -37,7 +37,7 @@ from zoo.bank import place_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "comparison" / "index"
-PARTS = ("collection", "forward", "kills", "scale")
+PARTS = ("collection", "forward", "kills", "scale", "web")
 # What an expert must be better than chance by to count as having learned its task.
 LEARNED = 0.15
 
@@ -163,6 +163,12 @@ def figures(data: Mapping[str, Any]) -> dict[str, Figure]:
     if kills:
         made["store.lost"] = Figure(kills["lost"], n=kills["acknowledged"], aim="0")
         made["store.kills"] = Figure(kills["kills"], n=kills["kills"], aim=">= 100")
+    web = data.get("web")
+    if web:
+        made["web.errors"] = Figure(web["errors"], n=web["requests"], aim="0")
+        made["web.lost_writes"] = Figure(web["lost"], n=web["writes"], aim="0")
+        made["web.median_ms"] = Figure(web["median_ms"], n=web["requests"])
+        made["web.p95_ms"] = Figure(web["p95_ms"], n=web["requests"])
     return made
 
 
@@ -177,6 +183,9 @@ def summarise() -> None:
     data["scale"] = {
         size: json.loads(path.read_text(encoding="utf-8")) for size, path in sizes.items() if path.exists()
     }
+    load = web_load.home() / "web.json"
+    if load.exists():
+        data["web"] = json.loads(load.read_text(encoding="utf-8"))
     made = figures(data)
     day = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     config = {"scored_texts": SCORED, "queries": index_experts.QUERIES, "probes": len(index_experts.probes())}
@@ -231,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(home() / "kills.json", index_kills.rounds(Path(folder) / "store", kills=asked.kills))
     if "scale" in parts:
         index_scale.main([])
+    if "web" in parts:
+        web_load.main([])
     summarise()
 
 

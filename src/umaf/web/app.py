@@ -73,42 +73,43 @@ def _static() -> dict[str, tuple[bytes, str]]:
 
 
 def _store_routes(app: FastAPI, desk: Desk) -> None:
-    @app.get("/api/about")
-    def about() -> dict[str, Any]:
-        return desk.about()
+    @app.get("/api/about", response_model=None)
+    def about() -> JSONResponse:
+        return JSONResponse(desk.about())
 
-    @app.get("/api/map")
-    def map(difference: bool | None = None) -> dict[str, Any]:
-        return desk.map(difference)
+    @app.get("/api/map", response_model=None)
+    def map(difference: bool | None = None) -> Response:
+        # Written once for all who ask: a map is long.
+        return Response(desk.map(difference), media_type="application/json")
 
-    @app.get("/api/models")
-    def models(request: Request, limit: int = 500) -> dict[str, Any]:
+    @app.get("/api/models", response_model=None)
+    def models(request: Request, limit: int = 500) -> JSONResponse:
         asked = {name: value for name, value in request.query_params.items() if name != "limit" and value}
-        return desk.models(_filled(Filter, asked), limit=max(1, min(limit, 5000)))
+        return JSONResponse(desk.models(_filled(Filter, asked), limit=max(1, min(limit, 5000))))
 
-    @app.get("/api/models/{key}")
-    def model(key: str) -> dict[str, Any]:
-        return desk.model(key)
+    @app.get("/api/models/{key}", response_model=None)
+    def model(key: str) -> JSONResponse:
+        return JSONResponse(desk.model(key))
 
-    @app.post("/api/models", status_code=201)
+    @app.post("/api/models", response_model=None)
     async def add(request: Request) -> Any:
         values = await _json(request)
-        return await run_in_threadpool(desk.add, values)
+        return JSONResponse(await run_in_threadpool(desk.add, values), 201)
 
-    @app.post("/api/search")
+    @app.post("/api/search", response_model=None)
     async def search(request: Request) -> Any:
         asked = _filled(Search, await _json(request))
-        return await run_in_threadpool(desk.search, asked)
+        return JSONResponse(await run_in_threadpool(desk.search, asked))
 
-    @app.get("/api/compare")
-    def compare(a: str, b: str) -> dict[str, Any]:
-        return desk.compare(a, b)
+    @app.get("/api/compare", response_model=None)
+    def compare(a: str, b: str) -> JSONResponse:
+        return JSONResponse(desk.compare(a, b))
 
 
 def _record_routes(app: FastAPI, desk: Desk) -> None:
-    @app.get("/api/records")
-    def listed() -> list[dict[str, Any]]:
-        return [one.shown() for one in desk.records.all()]
+    @app.get("/api/records", response_model=None)
+    def listed() -> JSONResponse:
+        return JSONResponse([one.shown() for one in desk.records.all()])
 
     @app.get("/records/{id}.html", response_model=None)
     def report(id: str) -> Response:
@@ -119,33 +120,33 @@ def _record_routes(app: FastAPI, desk: Desk) -> None:
     def adapter(id: str) -> Response:
         return _zip(*desk.adapter(id))
 
-    @app.get("/api/runs/{id}")
-    def run(id: str) -> dict[str, Any]:
-        return desk.records.run(id)
+    @app.get("/api/runs/{id}", response_model=None)
+    def run(id: str) -> JSONResponse:
+        return JSONResponse(desk.records.run(id))
 
 
 def _job_routes(app: FastAPI, desk: Desk) -> None:
-    @app.get("/api/jobs")
-    def jobs() -> list[dict[str, Any]]:
-        return desk.jobs_shown()
+    @app.get("/api/jobs", response_model=None)
+    def jobs() -> JSONResponse:
+        return JSONResponse(desk.jobs_shown())
 
-    @app.post("/api/preview")
+    @app.post("/api/preview", response_model=None)
     async def preview(request: Request) -> Any:
         values = await _json(request)
-        return await run_in_threadpool(desk.preview, values)
+        return JSONResponse(await run_in_threadpool(desk.preview, values))
 
-    @app.post("/api/jobs", status_code=201)
+    @app.post("/api/jobs", response_model=None)
     async def start(request: Request) -> Any:
         values = await _json(request)
-        return await run_in_threadpool(desk.start, values)
+        return JSONResponse(await run_in_threadpool(desk.start, values), 201)
 
-    @app.get("/api/jobs/{id}")
-    def job(id: str) -> dict[str, Any]:
-        return desk.job(id)
+    @app.get("/api/jobs/{id}", response_model=None)
+    def job(id: str) -> JSONResponse:
+        return JSONResponse(desk.job(id))
 
-    @app.post("/api/jobs/{id}/cancel")
+    @app.post("/api/jobs/{id}/cancel", response_model=None)
     async def cancel(id: str) -> Any:
-        return await run_in_threadpool(desk.cancel, id)
+        return JSONResponse(await run_in_threadpool(desk.cancel, id))
 
     @app.get("/api/jobs/{id}/result.zip", response_model=None)
     def result(id: str) -> Response:

@@ -91,13 +91,13 @@ class Desk:
             "dark": theme.DARK,
         }
 
-    def map(self, difference: bool | None) -> dict[str, Any]:
-        """Give the map; without a wish, of the kind of fingerprint that there is more of."""
-        store, drawn = self.store, self._map
-        if drawn is None or difference is not None:
-            return (drawn or Map(store)).points(difference=bool(difference))
-        found = drawn.points(difference=True)
-        return found if found["whole"] >= found["other"] else drawn.points(difference=False)
+    def map(self, difference: bool | None) -> bytes:
+        """Give the map as JSON; without a wish, of the kind of fingerprint that there is more of."""
+        drawn = self._map or Map(self.store)
+        if difference is not None:
+            return drawn.drawn(difference=difference).text
+        found = drawn.drawn(difference=True)
+        return (found if found.whole >= found.other else drawn.drawn(difference=False)).text
 
     def models(self, asked: Filter, *, limit: int) -> dict[str, Any]:
         """List models, and what a filter can choose from."""

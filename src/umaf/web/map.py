@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,27 @@ GROUPED = 400
 """Fingerprints up to which groups are looked for."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A map as it is sent.
+
+    Attributes:
+        text: JSON.
+        whole: fingerprints of its kind.
+        other: fingerprints of the other kind.
+        count: entries of the store when it was drawn.
+        at: when, by `time.monotonic`.
+        took: seconds.
+    """
+
+    text: bytes
+    whole: int
+    other: int
+    count: int
+    at: float
+    took: float
+
+
 class Map:
     """Draws a store's map, and keeps it while it is fresh.
 
@@ -32,9 +54,9 @@ class Map:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._kept: dict[bool, tuple[float, int, dict[str, Any]]] = {}
+        self._kept: dict[bool, Drawn] = {}
 
-    def points(self, *, difference: bool) -> dict[str, Any]:
+    def drawn(self, *, difference: bool) -> Drawn:
         """Place the fingerprints.
 
         Args:
@@ -42,18 +64,34 @@ class Map:
                 that cannot be compared.
 
         Returns:
-            points (key, model, x, y, architecture, base, task, group), shares of the variance, and counts.
+            As JSON: points (key, model, x, y, architecture, base, task, group), shares of the variance, and counts.
         """
-        count = self._store.outline().count
-        with self._lock:
+        kept = self._kept.get(difference)
+        if kept is not None and not self._old(kept):
+            return kept
+        # While one draws, the others are given the map before.
+        if not self._lock.acquire(blocking=kept is None):
+            return kept or self.drawn(difference=difference)
+        try:
             kept = self._kept.get(difference)
-            age = float("inf") if kept is None else time.monotonic() - kept[0]
-            if kept is None or age > OLD or (age > FRESH and kept[1] != count):
-                kept = (time.monotonic(), count, self._drawn(difference))
+            if kept is None or self._old(kept):
+                kept = self._draw(difference)
                 self._kept[difference] = kept
-        return kept[2]
+            return kept
+        finally:
+            self._lock.release()
 
-    def _drawn(self, difference: bool) -> dict[str, Any]:
+    def _old(self, kept: Drawn) -> bool:
+        age = time.monotonic() - kept.at
+        return age > OLD or (age > FRESH + 10 * kept.took and kept.count != self._store.outline().count)
+
+    def _draw(self, difference: bool) -> Drawn:
+        began, count = time.monotonic(), self._store.outline().count
+        found = self._points(difference)
+        text = json.dumps(found, allow_nan=False).encode()
+        return Drawn(text, found["whole"], found["other"], count, began, time.monotonic() - began)
+
+    def _points(self, difference: bool) -> dict[str, Any]:
         where = f"difference = {'true' if difference else 'false'}"
         other = f"difference = {'false' if difference else 'true'} AND has_fingerprint = true"
         keys, vectors = self._store.vectors(where)

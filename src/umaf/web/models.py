@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from umaf.errors import UmafError
 from umaf.extraction import DISTANCES, SIMILARITIES, FingerprintCard, similarity
-from umaf.index import Asked, Entry, Found, Query, Store, by_model, by_task
+from umaf.index import Asked, Entry, Found, Query, Store, by_fingerprint, by_model, by_task
 from umaf.index.entry import SHOWN
 from umaf.index.store import both, quoted
 from umaf.index.words import by_words
@@ -212,7 +212,10 @@ def _likeness(one: Entry, other: Entry) -> tuple[list[dict[str, Any]], str | Non
 
 
 def _near(store: Store, entry: Entry) -> list[dict[str, Any]]:
-    return plain(by_model(store, entry.key, asked=Asked(limit=NEIGHBOURS)))["hits"]
+    how, own = Asked(limit=NEIGHBOURS, without=(entry.key,)), entry.fingerprint()
+    # The entry is at hand: by its key the store would look for it again.
+    found = by_model(store, entry.key, asked=how) if own is None else by_fingerprint(store, own, how)
+    return plain(found)["hits"]
 
 
 def _of(shown: dict[str, Any], name: str) -> Any:

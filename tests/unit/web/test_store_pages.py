@@ -11,6 +11,7 @@ import torch
 from tests.made_web import CAPABILITIES, SPACE, made_client, made_entry, made_store, shots
 from umaf.errors import StoreError
 from umaf.index import by_model, open_store
+from umaf.index.entry import renamed
 from umaf.web import map as drawn
 from umaf.web.models import Filter
 from umaf.web.writer import Writer
@@ -139,9 +140,9 @@ def test_a_model_is_added_by_its_outputs(tmp_path, monkeypatch):
         assert (
             card["model"] == "a <b>box</b>" and card["fingerprint"] is False and card["scores"] == {"t": 1.0}
         )
-        monkeypatch.setattr(drawn, "FRESH", 0.0)
+        monkeypatch.setattr(drawn, "FRESH", -1e9)
         assert client.get("/api/map?difference=true").json() == before
-        client.desk.store.put([made_entry("size", "bert", number=7)])
+        client.desk.store.put([renamed(made_entry("size", "bert", number=7), key="another")])
         assert client.get("/api/map?difference=true").json() != before  # a changed store is drawn again
         assert "row of scores for each" in post(client, "/api/models", {"name": "b", "outputs": [[1.0]]}, 400)
         assert "cannot be read" in post(client, "/api/models", {"name": "b"}, 400)
@@ -159,7 +160,7 @@ def test_writes_that_wait_together_share_a_commit_and_none_is_lost(tmp_path, mon
     def write(number):
         entry = made_entry("size", "bert", number=number)
         try:
-            writer.put(type(entry)(**{**vars(entry), "key": f"key-{number}"}))
+            writer.put(renamed(entry, key=f"key-{number}"))
         except Exception as problem:  # the thread's own failure is the test's
             errors.append(problem)
 
