@@ -139,6 +139,8 @@ def _transfer(form: TransferForm, folder: Path, places: Places, build: Build) ->
 
 def _merge(form: MergeForm, folder: Path, places: Places, build: Build) -> Order:
     models = [one for one in form.models if one.model.strip()]
+    if not models:
+        raise ConfigError("A merge needs models, and none was named; name two or more.")
     recipe: dict[str, Any] = {"umaf": 1, "method": form.method}
     recipe |= {"base": places.check_model(form.base.strip())} if form.base.strip() else {}
     recipe["models"] = [

@@ -97,8 +97,9 @@ function draw(frame, state, redraw) {
     marks.forEach((other) => { other.classList.toggle("chosen", other === path); other.setAttribute("tabindex", other === path ? "0" : "-1"); });
     path.parentNode.append(path);
     path.focus({ preventScroll: true });
-    showCard(state.side, path.dataset.key);
-    if (matchMedia("(max-width: 900px)").matches) state.side.scrollIntoView({ block: "nearest" });
+    showCard(state.side, path.dataset.key).then(() => {
+      if (matchMedia("(max-width: 900px)").matches) state.side.scrollIntoView({ block: "start" });
+    });
   }
 
   function look() {
