@@ -23,6 +23,7 @@ from umaf.reports.theme import (
     MUTED,
     ORANGE,
     PALETTE,
+    PURPLE,
     SURFACE,
     blank,
     headline,
@@ -115,7 +116,7 @@ def recovery_bars(
         >>> from umaf.evaluation.statistics import Interval
         >>> figure = recovery_bars({"tense": {"bare": Interval(0.5, 0.4, 0.6, 100)}})
     """
-    known = {"bare": GREY, "solve": BLUE, "distill": GREEN, "oracle": ORANGE}
+    known = {"bare": GREY, "solve": BLUE, "distill": GREEN, "generate": PURPLE, "oracle": ORANGE}
     ordered = {
         name: {
             key: bars[key] for key in [*(k for k in known if k in bars), *(k for k in bars if k not in known)]

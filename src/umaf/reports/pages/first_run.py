@@ -15,7 +15,7 @@ from umaf.reports.pages.parts import again, command_line, measured, record_of
 from umaf.reports.pages.prints import Models, drawings
 from umaf.reports.pareto import Offer, pareto_front
 
-_ROUTES = ("solve", "distill")
+_ROUTES = ("solve", "distill", "generate")
 _FORMS = ("bare", *_ROUTES, "oracle", "source")
 
 
