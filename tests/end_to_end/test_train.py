@@ -171,3 +171,32 @@ def test_interpolators_and_gates_are_trained_on_entries(tmp_path, capsys) -> Non
         )
         assert code == 0 and out.is_file() and "validation" in said, err
         assert (tmp_path / f"{stage}.safetensors.curve.json").is_file()
+
+
+def test_the_shipped_generator_needs_no_name(tmp_path, capsys) -> None:
+    probes = tmp_path / "probes.txt"
+    probes.write_text("\n".join(TEXTS[:40]))
+    give = (
+        "transfer",
+        "--source",
+        "zoo:gpt2-1m",
+        "--probes",
+        probes,
+        "--labels",
+        "good,bad",
+        "--route",
+        "generate",
+    )
+    code, _, err = _umaf(
+        capsys, *give, "--target", "zoo:llama-1m", "--out", tmp_path / "adapter", "--json"
+    )
+    assert code == 0, err
+    about = json.loads((tmp_path / "adapter" / "umaf.json").read_text())["provenance"]
+    assert about["extractor"] == "bound" and about["history"][-1]["generator"].startswith("generator-")
+    code, _, err = _umaf(capsys, *give, "--target", "zoo:bert-1m", "--out", tmp_path / "no")
+    assert (
+        code == 1
+        and "no generator" in err
+        and "umaf train generator" in err
+        and not (tmp_path / "no").exists()
+    )
