@@ -96,11 +96,11 @@ def transfer(  # every argument is one the command line has too
     tell = say or (lambda _: None)
     if out is not None:
         refuse_existing(out)
+    check_sources(sources, target)
     make = check_route(target, route=route, rank=rank, options=options)
     reads = "fingerprint" in inspect.signature(make).parameters
     extractor = extractor or ("bound" if reads else "pca")
     _check_names(extractor, scaling, fusion)
-    check_sources(sources, target)
 
     fingerprints = []
     for number, source in enumerate(sources, start=1):

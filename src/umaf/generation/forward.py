@@ -119,7 +119,7 @@ def adapter(
     reads = rows.split([len(goal.texts) for goal in goals])
     parts = [
         {name: (a.contiguous(), b.contiguous()) for name, (a, b) in generator.update(k, push, scales).items()}
-        for k, push in zip(generator.keys(reads, said, logits), pushes, strict=True)
+        for k, push in zip(generator.keys(reads, said, logits, scales), pushes, strict=True)
     ]
     weights = [goal.weight for goal in goals]
     share = max(map(abs, weights))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.adapters import lora_modules, weight_of
+from umaf.activations import ANCHORS
+from umaf.adapters import cores, lora_modules, weight_of
 from umaf.errors import FingerprintError
 from umaf.extraction import Bound, Fingerprint, Universal, load_universal, unbind
 from umaf.extraction.store import read_tensors, write_tensors
 from umaf.extraction.universal import FILE
 from umaf.files import whole_folder, write_json
-from umaf.generation.structured import fitted, levelled
+from umaf.generation.newton import as_cores
+from umaf.generation.structured import fitted, levelled, plainly
 from umaf.generation.train import nothing
 from umaf.models import Model, shape_hash, weights_hash
 
@@ -79,6 +81,7 @@ class Generator:
         size: logarithm of the standard deviation of a label's score, in nats.
         ridge: logarithm of the strength of the ridge that keys are fitted with.
         spread: `[place]`, how large each number of a label's direction usually is.
+        plain: writer -> `[token, in]`, what it is given in ordinary text, under the shared LoRA.
         known: `[capability, 512]`, the fingerprints it was trained on, of length 1.
         space: the universal space that those fingerprints are told in.
         card: what it is for.
@@ -88,6 +91,7 @@ class Generator:
     size: Tensor
     ridge: Tensor
     spread: Tensor
+    plain: Mapping[str, Tensor]
     known: Tensor
     space: Universal
     card: GeneratorCard
@@ -106,6 +110,7 @@ class Generator:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is trained, and the known fingerprints, by name."""
         named = {"size": self.size, "ridge": self.ridge, "spread": self.spread, "known": self.known}
+        named |= {f"plain.{writer}": rows for writer, rows in self.plain.items()}
         for module, (a, b) in self.shared.items():
             named |= {f"shared.{module}.A": a, f"shared.{module}.B": b}
         return named
@@ -123,6 +128,7 @@ class Generator:
         reads: Sequence[Float[Tensor, "text in"]],
         said: Sequence[Float[Tensor, "text label"]],
         logits: Sequence[Float[Tensor, "text label"]],
+        scales: Mapping[str, Tensor],
     ) -> list[Float[Tensor, "in label"]]:
         """Fit keys to the probes of one or more capabilities at once; gradients flow.
 
@@ -130,8 +136,11 @@ class Generator:
             reads: what `side_by_side` gives, per capability.
             said: what each probe is called, 1 or 0.
             logits: the target's own, of the labels.
+            scales: of the writers, from `side_by_side`.
         """
-        told, level = fitted(reads, said, self.ridge.exp()), levelled(reads, logits)
+        plain = [self.plain[writer].to(scale) / scale for writer, scale in scales.items() if self.plain]
+        silent = torch.cat(plain, dim=1) if plain else None
+        told, level = fitted(reads, said, self.ridge.exp(), plain=silent), levelled(reads, logits)
         return [self.size.exp() * one + other for one, other in zip(told, level, strict=True)]
 
     def update(
@@ -204,19 +213,37 @@ def fresh_generator(
     )
     size, ridge = torch.tensor(SIZE).log(), torch.tensor(RIDGE).log()
     usual = torch.ones(compute.space.width + 1)
-    return Generator(shared, size, ridge, usual, torch.zeros(0, 512), compute.space, card)
+    return Generator(shared, size, ridge, usual, {}, torch.zeros(0, 512), compute.space, card)
+
+
+def with_plain(generator: Generator, target: Model) -> Generator:
+    """Let a generator hear what its writers are given in ordinary text, so that its keys are silent there.
+
+    The anchor texts stand for ordinary text, at a few places of each.
+    """
+    with cores(
+        target,
+        *as_cores(
+            {name: (a.to(target.device), b.to(target.device)) for name, (a, b) in generator.shared.items()}
+        ),
+    ):
+        heard = plainly(target, generator.card.writers, ANCHORS)
+    # What is kept in float16 is what is used.
+    return replace(generator, plain={writer: rows.half().float().cpu() for writer, rows in heard.items()})
 
 
 def save_generator(generator: Generator, folder: str | Path) -> Path:
     """Write a generator to a folder that does not exist.
 
-    The shared LoRA and the known fingerprints are kept in float16; what is written is what `load_generator` gives.
+    Shared LoRA, plain rows and known fingerprints are kept in float16; what is written is what `load_generator` gives.
 
     Raises:
         OutputError: the folder exists already, or cannot be written.
     """
     tensors = {
-        name: value.detach().cpu().to(torch.float16 if name.startswith(("shared", "known")) else value.dtype)
+        name: value.detach()
+        .cpu()
+        .to(torch.float16 if name.startswith(("shared", "known", "plain")) else value.dtype)
         for name, value in generator.tensors().items()
     }
     with whole_folder(folder) as draft:
@@ -247,9 +274,8 @@ def load_generator(folder: str | Path) -> Generator:
     tensors, _ = read_tensors(place / "generator.safetensors")
     tensors = {name: value.float() for name, value in tensors.items()}
     modules = [name[7:-2] for name in tensors if name.startswith("shared.") and name.endswith(".A")]
-    missing = {"size", "ridge", "spread", "known"} - set(tensors) or {
-        name for name in modules if f"shared.{name}.B" not in tensors
-    }
+    wanted = {"size", "ridge", "spread", "known", *(f"plain.{writer}" for writer in card.writers)}
+    missing = wanted - set(tensors) or {name for name in modules if f"shared.{name}.B" not in tensors}
     if missing or not modules:
         raise FingerprintError(f"the weights of the generator in {place} are not all there; copy it again.")
     shared = {name: (tensors[f"shared.{name}.A"], tensors[f"shared.{name}.B"]) for name in modules}
@@ -258,6 +284,7 @@ def load_generator(folder: str | Path) -> Generator:
         tensors["size"],
         tensors["ridge"],
         tensors["spread"],
+        {writer: tensors[f"plain.{writer}"] for writer in card.writers},
         tensors["known"],
         load_universal(place / FILE),
         card,

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from umaf.activations import token_ids
 from umaf.adapters import lora_modules, weight_of
 from umaf.generation.decisions import Asked, decide
 from umaf.generation.outputs import last_writer
 from umaf.generation.watch import watched
-from umaf.models import bare
+from umaf.models import Model, bare
 
 DAMPING = 1e-2
 LEVEL = 1e-3
 VALUED = 16
+PLACES = 2
 ENDINGS = (
     "o_proj", "out_proj", "attn.c_proj", "attention.output.dense", "attention.dense", "self_attn.dense", "out_lin",
     "attn.o", "SelfAttention.o", "EncDecAttention.o",
@@ -127,14 +130,19 @@ def values(asked: Asked, writer: str) -> Float[Tensor, "label out"]:
 
 
 def fitted(
-    reads: Sequence[Float[Tensor, "text in"]], said: Sequence[Float[Tensor, "text label"]], strength: Tensor
+    reads: Sequence[Float[Tensor, "text in"]],
+    said: Sequence[Float[Tensor, "text label"]],
+    strength: Tensor,
+    *,
+    plain: Float[Tensor, "token in"] | None = None,
 ) -> list[Float[Tensor, "in label"]]:
-    """Fit the keys of several capabilities, so that each says what its probes are called and is silent on the others'.
+    """Fit the keys of several capabilities, so that each says what its probes are called and is silent elsewhere.
 
     Args:
         reads: per capability, what the writers are given at the answers of its probes, side by side.
         said: per capability, 1 for what a probe is called and 0 for the other labels.
         strength: of the ridge, per mean squared input; gradients flow through it and through `reads`.
+        plain: what the writers are given in ordinary text, where nothing was asked.
 
     Returns:
         Keys per capability, at the scale at which its own probes' scores have a standard deviation of 1. They do not
@@ -153,18 +161,42 @@ def fitted(
     found = []
     for own, (x, called) in enumerate(zip(reads, said, strict=True)):
         middle = x.mean(0)
-        # Another capability's probes stand where they are seen from this one's middle, and shall get no score.
-        rows = torch.cat([each - middle for each in (x, *(r for at, r in enumerate(reads) if at != own))])
+        # What belongs elsewhere stands where it is seen from this capability's middle, and shall get no score.
+        others = [each for at, each in enumerate(reads) if at != own] + ([] if plain is None else [plain])
+        rows = torch.cat([each - middle for each in (x, *others)])
         first = middle / middle.norm().clamp_min(1e-12)
         rows = rows - torch.outer(rows @ first, first)
         wanted = torch.zeros(len(rows), called.shape[1], dtype=rows.dtype, device=rows.device)
         wanted[: len(x)] = (called - called.mean(0)).to(wanted)
         # From the side of the texts, of which there are fewer than inputs.
         gram = rows @ rows.T
-        ridge = strength * gram.diagonal().mean().clamp_min(1e-12)
+        ridge = strength * gram.diagonal()[: len(x)].mean().clamp_min(1e-12)
         keys = rows.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram), device=gram.device), wanted)
         found.append(keys / (rows[: len(x)] @ keys).std().clamp_min(1e-6))
     return found
+
+
+@torch.no_grad()
+def plainly(model: Model, names: Sequence[str], texts: Sequence[str]) -> dict[str, Float[Tensor, "token in"]]:
+    """Hear what modules are given in ordinary texts, at a few drawn places of each; hooks around the model stay active.
+
+    Args:
+        model: an opened model. The decoder of an encoder-decoder writes the text that its encoder reads.
+        names: of the modules.
+        texts: plain texts, cut to the model's window.
+    """
+    draw = torch.Generator().manual_seed(0)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    with watched(model, names) as seen:
+        for row in token_ids(model, texts, truncate=True):
+            ids = torch.tensor([row], device=model.device)
+            more = {"decoder_input_ids": ids} if model.head == "seq2seq" else {}
+            model.net(input_ids=ids, attention_mask=torch.ones_like(ids), **more)
+            where = torch.randperm(len(row), generator=draw)[:PLACES].to(model.device)
+            for name in names:
+                given = cast(Tensor, seen[name][0])
+                found[name].append(given.reshape(-1, given.shape[-1])[where].float())
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def levelled(

@@ -25,7 +25,7 @@ from umaf.adapters import cores
 from umaf.errors import FingerprintError, TaskError
 from umaf.extraction import Answers, Bound, along, bind, prototypes
 from umaf.generation.decisions import ask, decide
-from umaf.generation.generator import FAR, SIZE, Generator, GeneratorCard, fresh_generator
+from umaf.generation.generator import FAR, SIZE, Generator, GeneratorCard, fresh_generator, with_plain
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
 from umaf.generation.structured import at_answers, listening, values, writers
@@ -160,7 +160,8 @@ def train_generator(
         leaf.requires_grad_(False)
     # The shared LoRA is kept in float16; what is returned is what its file will give.
     shared = {name: (a.half().float(), b.half().float()) for name, (a, b) in start.shared.items()}
-    return replace(start, shared=shared, card=_card(start, material, settings, done)), done
+    made = replace(start, shared=shared, card=_card(start, material, settings, done))
+    return with_plain(made, target), done
 
 
 class Lesson:
@@ -235,7 +236,7 @@ class Lesson:
             x = torch.cat([given[writer] / scale for writer, scale in scales.items()], dim=1)
             shown, other = x[: len(one.probes)], x[len(one.probes) :]
             said = functional.one_hot(one.called, len(one.labels)).float().to(device)
-            [keys] = own.keys([shown], [said], [before[: len(one.probes)]])
+            [keys] = own.keys([shown], [said], [before[: len(one.probes)]], scales)
             own_update = own.update(keys, self.values(one.cue, one.labels), scales)
             again = ask(self.target, _goal(self.material, one.cue, one.labels, one.rows), truncate=True)
             with cores(self.target, *as_cores(own_update)):

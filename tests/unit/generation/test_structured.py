@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from umaf.generation.decisions import ask
 from umaf.generation.generator import load_generator, shipped_generator
 from umaf.generation.goals import labelled_goal
-from umaf.generation.structured import fitted, levelled, writers
+from umaf.generation.structured import fitted, levelled, plainly, writers
 from umaf.models import open_model
 from umaf.seeds import generator
 
@@ -40,6 +40,25 @@ def test_a_capability_is_silent_on_the_probes_of_another() -> None:
     right = float((((one - one.mean(0)) @ together).argmax(1) == said.argmax(1)).float().mean())
     noise_alone, noise = (float(((other - one.mean(0)) @ keys).std()) for keys in (alone, together))
     assert right > 0.8 and noise < noise_alone
+
+
+def test_keys_are_silent_in_ordinary_text() -> None:
+    x, said = _capability(0, at=6.0)
+    plain = 3 * torch.randn(200, 8, generator=generator(3, "plain"))
+    loud, quiet = (fitted([x], [said], torch.tensor(0.1), plain=rows)[0] for rows in (None, plain))
+    right = float((((x - x.mean(0)) @ quiet).argmax(1) == said.argmax(1)).float().mean())
+    assert right > 0.8 and float((plain @ quiet).std()) < float((plain @ loud).std())
+
+
+def test_plain_reads_are_of_every_head(pico) -> None:
+    for kind in ("llama", "bert", "t5"):
+        model = open_model(pico(kind))
+        asked = ask(model, labelled_goal(["music", "rain"], "topic", ("good", "bad"), ["good", "bad"]))
+        names = writers(asked)
+        heard = plainly(model, names, ["music in the hills", "rain"])
+        assert set(heard) == set(names) and len({len(rows) for rows in heard.values()}) == 1
+        again = plainly(model, names, ["music in the hills", "rain"])
+        assert all(torch.equal(again[name], heard[name]) for name in names)
 
 
 def test_a_level_is_taken_back_on_its_own_probes_alone() -> None:
