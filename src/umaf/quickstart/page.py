@@ -62,7 +62,7 @@ def draw(outcome: Outcome) -> dict[str, Picture]:
         f"recovery-{level.replace(' ', '-')}": Picture(
             _bars(outcome.cells, level),
             caption=_BARS[level],
-            alt=f"Bars of accuracy on {level}: bare target, solve, distill, generate, oracle and source, by capability.",
+            alt=f"Bars of accuracy on {level}, by capability: bare target, each route, oracle and source.",
         )
         for level in LEVELS
     }
