@@ -187,9 +187,7 @@ def test_the_shipped_generator_needs_no_name(tmp_path, capsys) -> None:
         "--route",
         "generate",
     )
-    code, _, err = _umaf(
-        capsys, *give, "--target", "zoo:llama-1m", "--out", tmp_path / "adapter", "--json"
-    )
+    code, _, err = _umaf(capsys, *give, "--target", "zoo:llama-1m", "--out", tmp_path / "adapter", "--json")
     assert code == 0, err
     about = json.loads((tmp_path / "adapter" / "umaf.json").read_text())["provenance"]
     assert about["extractor"] == "bound" and about["history"][-1]["generator"].startswith("generator-")
