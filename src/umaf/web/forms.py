@@ -37,7 +37,7 @@ class TransferForm(Form):
     base: str = ""
     labels: str = ""
     cue: str = ""
-    route: Literal["solve", "distill"] = "solve"
+    route: Literal["solve", "distill", "generate"] = "solve"
     rank: int = 8
     steps: int | None = None
     truncate: bool = False

@@ -79,7 +79,7 @@ function transfer(query) {
     source: model("source", query.get("source") ?? ""), base: model("base", query.get("base") ?? ""), target: model("target"),
     probes: h("textarea", { name: "probes", placeholder: "at least 16 texts, one on a line" }),
     cue: h("input", { name: "cue", placeholder: "answer" }), labels: h("input", { name: "labels", placeholder: "positive,negative" }),
-    route: select([["solve", "solve: no gradient steps"], ["distill", "distill: gradient steps"]], "solve", { name: "route" }),
+    route: select([["solve", "solve: no gradient steps"], ["distill", "distill: gradient steps"], ["generate", "generate: one pass, for zoo:llama-1m"]], "solve", { name: "route" }),
     rank: h("input", { name: "rank", type: "number", min: "1", value: "8" }),
     steps: h("input", { name: "steps", type: "number", min: "1", placeholder: "the route's own" }),
     evaluate: h("input", { name: "evaluate", placeholder: "made/sentiment" }),
