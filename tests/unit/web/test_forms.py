@@ -94,7 +94,7 @@ def test_a_merge_writes_a_recipe(tmp_path):
         ("transfer", {"probes": "\n".join(["same"] * 20)}, "same"),
         ("transfer", {"rank": "many"}, "The field rank"),
         ("transfer", {"steps": 0}, "'steps'|steps was 0"),
-        ("transfer", {"route": "generate"}, "The field route"),
+        ("transfer", {"route": "magic"}, "The field route"),
         ("transfer", {"evaluate": "text:/etc/passwd"}, "no name of a task"),
         ("transfer", {"evaluate": "made/../../x"}, "no name of a task"),
         ("transfer", {"trust_remote_code": True}, "The field trust_remote_code"),
