@@ -196,6 +196,12 @@ def test_an_expert_that_is_the_base_takes_no_part_in_the_competition_of_pcb():
     assert bool(((found == 0) | ((found - one).abs() < 1e-6)).all()) and int(found.count_nonzero()) >= 2
 
 
+def test_an_expert_that_pcb_clamps_to_nothing_is_not_the_base():
+    stack = torch.tensor([[0.0, -0.2934, 0.0, 0.0], [0.0, -1.3986, 0.0, 0.8380]])
+    expected = sparse.pcb_code(rows(stack), weights=[1.0, 1.0], density=[0.05, 0.05])
+    check(pcb(stack, density=0.05), expected)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.builds(

@@ -191,7 +191,7 @@ def pcb(
         measured = measure(once(deltas), models=deltas.shape[0], density=density, reading=reading)
     scores, shown = score(deltas, measured, reading)
     bounds = zip(measured["stay"].tolist(), measured["most"].tolist(), strict=True)
-    for row, own, (stay, most) in zip(scores, shown, bounds, strict=True):
+    for row, own, (stay, most) in zip(scores, deltas, bounds, strict=True):
         if reading == "paper":
             row.mul_(row >= stay)
         elif most <= stay:
