@@ -161,7 +161,7 @@ def measure(*, clients: int = CLIENTS, seconds: float = SECONDS, entries: int = 
         words = ["web", "--store", "store", "--out", "jobs", "--port", "0", "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
         server = subprocess.Popen(
-            [sys.executable, "-m", "umaf.cli", *words],
+            [sys.executable, "-m", "umaf", *words],
             cwd=root,
             stdout=subprocess.PIPE,
             env=environment,

@@ -48,7 +48,7 @@ class Pages:
         return memoryview(self._map)
 
     def release(self, start: int, size: int) -> None:
-        """Say that a range is not needed for now; its pages leave this process, at the latest with the next 4 MiB.
+        """Give a range back; its pages leave this process, at the latest with the next 4 MiB.
 
         Tensors in it stay valid, and what was written to them stays with the file.
         """

@@ -44,17 +44,8 @@ def served(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[str]:
     Raises:
         ConfigError: as `serve`.
     """
-    with _server(adaptive, settings) as (server, taken):
-        where = address(settings, taken.getsockname()[1])
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.01)
-            yield where
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
+    with _server(adaptive, settings) as (server, taken), in_thread(server, taken):
+        yield address(settings, taken.getsockname()[1])
 
 
 def address(settings: ServeSettings, port: int) -> str:
@@ -64,16 +55,62 @@ def address(settings: ServeSettings, port: int) -> str:
         >>> address(ServeSettings(host="::1"), 8321)
         'http://[::1]:8321/v1'
     """
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{port}/v1"
+    return f"{origin(settings.host, port)}/v1"
+
+
+def origin(host: str, port: int) -> str:
+    """Write host and port as the beginning of an address.
+
+    Example:
+        >>> origin("::1", 80)
+        'http://[::1]:80'
+    """
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def in_thread(server: Any, taken: socket.socket) -> Iterator[None]:
+    """Let a server of uvicorn answer at a taken address while the block runs."""
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+def bounded(app: Any, *, connections: int) -> Any:
+    """Make a server of uvicorn that bounds headers and connections, and says so in OpenAI's form.
+
+    Raises:
+        ImportError: uvicorn is not installed.
+    """
+    uvicorn: Any = import_module("uvicorn")
+    http: Any = import_module("umaf.serve.http")
+    config = uvicorn.Config(
+        app,
+        http=http.Protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=http.HEADERS,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
 
 
 @contextmanager
 def _server(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[tuple[Any, socket.socket]]:
     """Make the server, its socket and its worker, and end what it began."""
     try:
-        uvicorn: Any = import_module("uvicorn")
-        http: Any = import_module("umaf.serve.http")
+        import_module("uvicorn")
         make_app = import_module("umaf.serve.app").make_app
     except ImportError as problem:
         raise ConfigError(
@@ -82,20 +119,8 @@ def _server(adaptive: AdaptiveModel, settings: ServeSettings) -> Iterator[tuple[
     with listening(settings.host, settings.port) as taken:
         worker = Worker(adaptive, batch=settings.batch, waiting=settings.max_waiting)
         try:
-            config = uvicorn.Config(
-                make_app(adaptive, settings, worker),
-                http=http.Protocol,
-                ws="none",
-                lifespan="off",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=http.HEADERS,
-                limit_concurrency=4 * settings.max_waiting + 64,
-                timeout_graceful_shutdown=5,
-            )
-            yield uvicorn.Server(config), taken
+            app = make_app(adaptive, settings, worker)
+            yield bounded(app, connections=4 * settings.max_waiting + 64), taken
         finally:
             worker.close()
 

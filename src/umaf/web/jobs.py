@@ -26,7 +26,7 @@ STATE = "job.json"
 KEPT, GRACE = 200, 10.0
 """Jobs that are listed, and seconds that a cancelled process has to clean up."""
 OVER = frozenset(("done", "failed", "cancelled", "stopped"))
-PYTHON = (sys.executable, "-m", "umaf.cli")
+PYTHON = (sys.executable, "-m", "umaf")
 
 
 @dataclass(frozen=True)

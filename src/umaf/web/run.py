@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from umaf.errors import ConfigError
-from umaf.serve.run import listening
+from umaf.serve.run import bounded, in_thread, listening, origin
 from umaf.web.forms import Build
 from umaf.web.settings import WebSettings
 
@@ -50,16 +48,8 @@ def served(settings: WebSettings, builds: Mapping[str, Build]) -> Iterator[str]:
     Raises:
         ConfigError: as `serve`.
     """
-    with _server(settings, builds) as (server, taken):
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.01)
-            yield address(settings, taken.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
+    with _server(settings, builds) as (server, taken), in_thread(server, taken):
+        yield address(settings, taken.getsockname()[1])
 
 
 def address(settings: WebSettings, port: int) -> str:
@@ -69,15 +59,13 @@ def address(settings: WebSettings, port: int) -> str:
         >>> address(WebSettings(host="::1"), 8322)
         'http://[::1]:8322/'
     """
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{port}/"
+    return f"{origin(settings.host, port)}/"
 
 
 @contextmanager
 def _server(settings: WebSettings, builds: Mapping[str, Build]) -> Iterator[tuple[Any, socket.socket]]:
     try:
-        uvicorn: Any = import_module("uvicorn")
-        http: Any = import_module("umaf.serve.http")
+        import_module("uvicorn")
         make_app = import_module("umaf.web.app").make_app
     except ImportError as problem:
         raise ConfigError(
@@ -87,19 +75,6 @@ def _server(settings: WebSettings, builds: Mapping[str, Build]) -> Iterator[tupl
     with listening(settings.host, settings.port) as taken:
         app, desk = make_app(settings, builds)
         try:
-            config = uvicorn.Config(
-                app,
-                http=http.Protocol,
-                ws="none",
-                lifespan="off",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=http.HEADERS,
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=5,
-            )
-            yield uvicorn.Server(config), taken
+            yield bounded(app, connections=CONNECTIONS), taken
         finally:
             desk.close()

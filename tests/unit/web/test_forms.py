@@ -98,7 +98,7 @@ def test_a_merge_writes_a_recipe(tmp_path):
         ("transfer", {"evaluate": "text:/etc/passwd"}, "no name of a task"),
         ("transfer", {"evaluate": "made/../../x"}, "no name of a task"),
         ("transfer", {"trust_remote_code": True}, "The field trust_remote_code"),
-        ("transfer", {"out": "/tmp/x"}, "The field out"),
+        ("transfer", {"out": "elsewhere"}, "The field out"),
         ("merge", {"method": "lineer"}, "Did you mean"),
         ("merge", {"models": [{"model": "/etc"}]}, "outside the folders"),
         ("merge", {"models": [{"model": "zoo:bert-1m+/etc"}]}, "outside the folders"),
