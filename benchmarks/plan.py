@@ -43,7 +43,7 @@ class Cell:
     """One measurement: a capability from a source model to a target model, by one seed.
 
     Attributes:
-        kind: "classification", "function", or "fused" (then `capability` names two, joined by "+").
+        kind: "classification", "function", "single", or "fused" (then `capability` names several, joined by "+").
         extras: whether controls, longer distillation and forgetting are measured too, once per pair and capability.
     """
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.making import RANK, bare, oracle, schedule, source, task, timed
 from benchmarks.making import probes as all_probes
-from benchmarks.transfer_plan import CAPABILITIES, FUSED_RANK, PROBES, REFINE, TEST, Cell
+from benchmarks.plan import Cell
+from benchmarks.transfer_plan import CAPABILITIES, FUSED_RANK, PROBES, REFINE, TEST
 from benchmarks.transfer_rivals import closed_form, multitask, nearest, said_by_words
 from umaf import seeds
 from umaf.adapters import Factors, attach, combine
@@ -95,7 +96,7 @@ def _single(cell: Cell, cache: Path, run: str) -> dict:
         "closed_form": made(shown.fingerprint, by=closed_form(own)),
         "oracle": best,
     }
-    if cell.solved:
+    if cell.extras:
         steps = schedule(cell.target).steps * 7 // 15
         costs["solve"] = timed(solve, target, [shown.goal], rank=RANK, seed=seed)
         costs["distill"] = timed(distill, target, [shown.goal], rank=RANK, steps=steps, seed=seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from benchmarks.plan import Cell
 
 SEEDS = (0, 1, 2)
 PROBES = 384
@@ -32,26 +32,8 @@ FUSED_PAIR = ("bert-1m", "llama-1m")
 FUSED_RANK = 32
 """Several capabilities need as many ranks in the last writers as they have labels in all."""
 SOLVED = 2
-"""Pairs, from the first, that `solve` and `distill` are measured on too; first light measures them on more."""
+"""Pairs, from the first, whose extras are `solve` and `distill`; first light measures them on more."""
 REFINE = 50
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measurement: a capability (or several, joined by "+") from a source model to a target, by one seed."""
-
-    kind: str
-    source: str
-    target: str
-    capability: str
-    seed: int
-    solved: bool = False
-
-    @property
-    def name(self) -> str:
-        """File name of the cell's result."""
-        parts = (self.kind, self.source, self.target, self.capability, self.seed)
-        return "--".join(str(value).replace("/", "-") for value in parts)
 
 
 def groups() -> list[list[Cell]]:

@@ -13,16 +13,14 @@ from torch import Tensor
 from benchmarks.making import RANK, bare, task
 from umaf import seeds
 from umaf.adapters import Factors
-from umaf.errors import TaskError
 from umaf.extraction import Answers, Fingerprint, load_bound
 from umaf.generation.generate import shorten
 from umaf.generation.generator import Generator
 from umaf.generation.goals import Goal, labelled_goal
 from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model
-from umaf.readout import make_readout
 from umaf.tensors import ridge
-from umaf.training.generator import view
+from umaf.training.generator import says, view
 from umaf.training.material import Capability, Material, load_material
 
 TOGETHER, ALONE = Schedule(steps=600), Schedule(steps=100)
@@ -49,9 +47,9 @@ def multitask(target: str, cache: Path) -> Factors:
     file = cache / "rivals" / f"multitask--{target}.pt"
     if not file.exists():
         own, model = material(cache), bare(target)
-        some = [one for one in own.of("train") if _sayable(model, one)]
+        some = [one for one in own.of("train") if says(model, one.cue, one.labels)]
         order = np.random.default_rng(seeds.derive(0, "transfer", "multitask")).permutation(len(some))
-        goals = [_goal(own, some[at], model) for at in order[:SHARE]]
+        goals = [taught(own, some[at], model) for at in order[:SHARE]]
         steps = LARGE_TOGETHER if target == "minilm" else TOGETHER
         _keep(train_lora(model, goals, rank=RANK, schedule=steps, seed=0), file)
     return torch.load(file, weights_only=True)
@@ -63,7 +61,7 @@ def nearest(target: str, fingerprint: Fingerprint, name: str, own: Generator, ca
     Words differ between capabilities, so what is compared is the greatest cosine between their labels' directions.
     """
     whole, model = material(cache), bare(target)
-    some = [one for one in whole.of("train") if _sayable(model, one)]
+    some = [one for one in whole.of("train") if says(model, one.cue, one.labels)]
     given = _directions(fingerprint, name, own)
     closeness = [
         float((given @ _unit(view(whole, one, torch.arange(len(one.rows)))).T).amax(1).mean()) for one in some
@@ -72,7 +70,7 @@ def nearest(target: str, fingerprint: Fingerprint, name: str, own: Generator, ca
     file = cache / "rivals" / f"alone--{target}--{chosen.name.replace('/', '-')}.pt"
     if not file.exists():
         steps = LARGE_ALONE if target == "minilm" else ALONE
-        _keep(train_lora(model, [_goal(whole, chosen, model)], rank=RANK, schedule=steps, seed=0), file)
+        _keep(train_lora(model, [taught(whole, chosen, model)], rank=RANK, schedule=steps, seed=0), file)
     return torch.load(file, weights_only=True)
 
 
@@ -108,18 +106,11 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def _goal(whole: Material, one: Capability, model: Model) -> Goal:
-    texts = tuple(whole.texts[row] for row in one.rows.tolist())
-    answers = [one.labels[answer] for answer in one.answers.tolist()]
+def taught(whole: Material, one: Capability, model: Model, *, rows: slice = slice(None)) -> Goal:
+    """Want the true labels of a capability's texts, cut to a model's window."""
+    texts = tuple(whole.texts[row] for row in one.rows[rows].tolist())
+    answers = [one.labels[answer] for answer in one.answers[rows].tolist()]
     return shorten(model, labelled_goal(texts, one.cue, one.labels, answers))[0]
-
-
-def _sayable(model: Model, one: Capability) -> bool:
-    try:
-        make_readout(model, one.labels, one.cue)
-    except TaskError:
-        return False
-    return True
 
 
 def _keep(factors: Factors, file: Path) -> None:

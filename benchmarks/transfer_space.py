@@ -12,19 +12,17 @@ from torch import Tensor
 
 from benchmarks.making import LABELS, RANK, bare, probes, source, task
 from benchmarks.plan import where
-from benchmarks.transfer_cells import generator
+from benchmarks.transfer_cells import generator, told
 from benchmarks.transfer_plan import CAPABILITIES, PAIRS, PROBES, SEEDS, TEST
-from benchmarks.transfer_rivals import material
+from benchmarks.transfer_rivals import material, taught
 from umaf.adapters import attach
 from umaf.evaluation.statistics import recovery
-from umaf.extraction import Answers, bind, load_bound, prototypes
+from umaf.extraction import Answers, Fingerprint, bind, load_bound, prototypes
 from umaf.generation.forward import forward
-from umaf.generation.goals import Goal, labelled_goal
 from umaf.generation.sources import Source, read_labels
 from umaf.generation.train import train_lora
 from umaf.readout import label_scores
 from umaf.training.generator import view
-from umaf.training.material import Capability, Material
 
 TRAIN = 8
 """Train capabilities that are asked for again."""
@@ -80,11 +78,11 @@ def train_capabilities(target: str, cache: Path) -> list[tuple[str, float]]:
     found = []
     for at in order:
         one = some[at]
-        told, asked = one.rows[TEST:], slice(0, TEST)
+        asked = slice(0, TEST)
         words = Answers(one.cue, one.labels, torch.zeros(1, len(one.labels))).words
         parts = view(whole, one, torch.arange(TEST, len(one.rows)))
         vector = bind(dict(zip(words, parts, strict=True)))
-        goal = _goal(whole, one, told, one.answers[TEST:])
+        goal = taught(whole, one, model, rows=slice(TEST, None))
         like = _like(cache)
         made = forward(
             model, [goal], rank=RANK, generator=own, fingerprint=like.with_vector(vector / vector.norm())
@@ -128,14 +126,7 @@ def _bound(parts: Tensor, words: Sequence[str]) -> Tensor:
     return (vector / vector.norm().clamp_min(1e-12)).float()
 
 
-def _goal(whole: Material, one: Capability, rows: Tensor, answers: Tensor) -> Goal:
-    texts = tuple(whole.texts[row] for row in rows.tolist())
-    return labelled_goal(texts, one.cue, one.labels, [one.labels[answer] for answer in answers.tolist()])
-
-
-def _like(cache: Path):
+def _like(cache: Path) -> Fingerprint:
     """Give any fingerprint of the bound extractor, whose card says how the others were made."""
-    from benchmarks.transfer_cells import told
-
     source_model, target = PAIRS[0]
     return told(source_model, target, CAPABILITIES[0], SEEDS[0], cache).fingerprint

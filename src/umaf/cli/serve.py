@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +29,7 @@ from umaf.cli.adapting import (
 )
 from umaf.cli.opening import PickleOption, RemoteOption, stages
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
+from umaf.cli.token_file import read_token
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,18 +120,7 @@ def settings_of(config: ServeConfig) -> ServeSettings:
 
     shared = {name: getattr(config, name) for name in ServeSettings.model_fields if hasattr(config, name)}
     try:
-        return ServeSettings(**shared, token=_token(config.token_file))
+        return ServeSettings(**shared, token=read_token(config.token_file, TOKEN))
     except ValidationError as problem:
         reason = problem.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"umaf serve: {reason[:1].lower()}{reason[1:].rstrip('.')}.") from None
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN) or None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(
-            f"The token file {file} cannot be read; name a text file with the token."
-        ) from problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from umaf.cli.merge import MergeConfig
 from umaf.cli.options import ConfigOption, JsonOption, build, settle
+from umaf.cli.token_file import read_token
 from umaf.cli.transfer import TransferConfig
 from umaf.errors import ConfigError
 
@@ -100,18 +100,7 @@ def settings_of(config: WebConfig) -> WebSettings:
             raise ConfigError(f"The folder of records {folder} is not there; name one that is.")
     shared = config.model_dump(exclude={"token", "out"})
     try:
-        return WebSettings(**shared, work=config.out, token=_token(config.token))
+        return WebSettings(**shared, work=config.out, token=read_token(config.token, TOKEN))
     except ValidationError as problem:
         reason = problem.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"umaf web: {reason[:1].lower()}{reason[1:].rstrip('.')}.") from None
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN) or None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(
-            f"The token file {file} cannot be read; name a text file with the token."
-        ) from problem

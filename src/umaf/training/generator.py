@@ -210,7 +210,7 @@ class Lesson:
         drawn = self.shown(one, random, texts=self.settings.texts, probes=self.settings.shown)
         if random.random() < self.settings.renamed:
             cue, labels = self._rename(random, len(one.labels))
-            if _says(self.target, cue, labels):
+            if says(self.target, cue, labels):
                 return replace(drawn, cue=cue, labels=labels)
         return drawn
 
@@ -326,10 +326,11 @@ def _card(start: Generator, material: Material, settings: GeneratorSettings, don
 
 def _sayable(target: Model, capabilities: Sequence[Capability]) -> list[Capability]:
     """Keep the capabilities that a target has words for, and that have several texts of each label in a step."""
-    return [one for one in capabilities if len(one.labels) <= MOST and _says(target, one.cue, one.labels)]
+    return [one for one in capabilities if len(one.labels) <= MOST and says(target, one.cue, one.labels)]
 
 
-def _says(target: Model, cue: str, labels: tuple[str, ...]) -> bool:
+def says(target: Model, cue: str, labels: tuple[str, ...]) -> bool:
+    """Tell whether a target has words for labels that it can tell apart."""
     try:
         make_readout(target, labels, cue)
     except TaskError:
