@@ -64,6 +64,7 @@ class GeneratorConfig(ModelConfig):
     target: str
     bank: Path
     out: Path
+    begin: Path | None = None
     steps: int | None = Field(default=None, ge=1)
     rate: float | None = Field(default=None, gt=0)
     set: tuple[str, ...] = ()
@@ -77,6 +78,9 @@ def train_generator(
     ] = None,
     bank: BankOption = None,
     out: OutOption = None,
+    begin: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A generator of this target to go on from.")
+    ] = None,
     steps: StepsOption = None,
     rate: RateOption = None,
     set: SetOption = None,
@@ -93,7 +97,7 @@ def train_generator(
     from umaf.extraction import load_bound
     from umaf.extraction.universal import FILE
     from umaf.files import refuse_existing
-    from umaf.generation.generator import save_generator
+    from umaf.generation.generator import load_generator, save_generator
     from umaf.training.devices import found
     from umaf.training.generator import GeneratorSettings
     from umaf.training.generator import train_generator as run
@@ -109,6 +113,7 @@ def train_generator(
             material,
             load_bound(settings.bank if (settings.bank / FILE).is_file() else None),
             settings=plan,
+            begin=None if settings.begin is None else load_generator(settings.begin),
             folder=_state(settings.out),
             said=said,
             devices=crew,

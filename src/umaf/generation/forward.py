@@ -106,11 +106,11 @@ def adapter(
     """
     shared = {name: (a.to(model.device), b.to(model.device)) for name, (a, b) in generator.shared.items()}
     said = [called.to(model.device) for called in calls(generator, goals, fingerprint)]
-    given, logits, pushes = [], [], []
+    heard = [ask(model, goal, truncate=cut) for goal in goals]
+    pushes = [values(asked, generator.card.writers[-1]) for asked in heard]
+    given, logits = [], []
     with cores(model, *as_cores(shared)):
-        for goal in goals:
-            asked = ask(model, goal, truncate=cut)
-            pushes.append(values(asked, generator.card.writers[-1]))
+        for asked in heard:
             read, answered = seen(asked, generator.card.writers)
             given.append(read)
             logits.append(answered)

@@ -27,7 +27,7 @@ from umaf.models import Model, bare
 DAMPING = 1e-2
 LEVEL = 1e-3
 VALUED = 16
-PLACES = 2
+PLACES = 4
 ENDINGS = (
     "o_proj", "out_proj", "attn.c_proj", "attention.output.dense", "attention.dense", "self_attn.dense", "out_lin",
     "attn.o", "SelfAttention.o", "EncDecAttention.o",

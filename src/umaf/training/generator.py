@@ -3,7 +3,8 @@
 A step draws capabilities. For each, the directions that a source's fingerprint would carry say what some of its texts
 are called; from these texts the closed form makes an adapter, and other texts go through the target with it. The
 cross-entropy of their right labels is followed back through the closed form into the shared LoRA, which so learns to
-bring to the answer what a text is about, whatever it may be asked about it later.
+bring to the answer what a text is about, whatever it may be asked about it later. Where nothing is asked the target
+shall go on as it was: what the adapter changes in plain text is part of the loss.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from umaf import seeds
+from umaf.activations import ANCHORS
 from umaf.adapters import cores
 from umaf.errors import FingerprintError, TaskError
 from umaf.extraction import Answers, Bound, along, bind, prototypes
-from umaf.generation.decisions import ask, decide
+from umaf.generation.decisions import Asked, ask, decide
 from umaf.generation.generator import FAR, SIZE, Generator, GeneratorCard, fresh_generator, with_plain
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
@@ -34,10 +36,13 @@ from umaf.readout import make_readout
 from umaf.training.devices import Devices, alone
 from umaf.training.loop import Said, Trained, train
 from umaf.training.material import Capability, Material
+from umaf.training.plain import Plain
 from umaf.training.settings import LoopSettings
 
 RATES = {"size": 10.0, "ridge": 10.0}
 """Two numbers, both logarithms, take larger steps than the many of the shared LoRA."""
+PRICE = 0.1
+"""What a nat per token of plain text counts against right answers when looks are compared."""
 MOST = 12
 """Capabilities with more labels than this are not drawn: few texts of each label would be in a step."""
 
@@ -54,6 +59,8 @@ class GeneratorSettings(LoopSettings):
         renamed: share of draws whose labels get other words, so that no word means anything by itself.
         wrong: share of a source's answers turned wrong.
         reading: weight of the cross-entropy of the keys' own scores, beside that of the target's answers.
+        keeping: weight of what the adapter changes in plain text, in nats per token.
+        plain: rows of plain text in a step, as many for the keys to be silent on as for what changes.
         looked: texts of each validation capability that are scored.
         probes: probes of each validation capability.
 
@@ -72,6 +79,8 @@ class GeneratorSettings(LoopSettings):
     renamed: float = Field(default=0.3, ge=0, le=1)
     wrong: float = Field(default=0.05, ge=0, lt=1)
     reading: float = Field(default=1.0, ge=0)
+    keeping: float = Field(default=1.0, ge=0)
+    plain: int = Field(default=12, ge=1)
     looked: int = Field(default=48, ge=2)
     probes: int = Field(default=192, ge=4)
 
@@ -94,6 +103,7 @@ def train_generator(
     compute: Bound,
     *,
     settings: GeneratorSettings,
+    begin: Generator | None = None,
     folder: Path | None = None,
     said: Said | None = None,
     devices: Devices | None = None,
@@ -105,6 +115,7 @@ def train_generator(
         material: what to train on.
         compute: the bound extractor that the material was made for.
         settings: how.
+        begin: a generator of this target and extractor to go on from; a fresh one when not given.
         folder: where the state is kept, so that an interrupted training goes on.
         said: called after each step.
         devices: processes that share the work.
@@ -114,7 +125,7 @@ def train_generator(
 
     Raises:
         TaskError: no train or no validation capability.
-        FingerprintError: the material was made with another space.
+        FingerprintError: the material was made with another space, or `begin` for another target.
         NumericalError: the loss became NaN or infinite.
     """
     heard = {split: _sayable(target, material.of(split)) for split in ("train", "validation")}
@@ -129,17 +140,7 @@ def train_generator(
             "again in this space."
         )
     torch.manual_seed(seeds.derive(settings.seed, "generator"))
-    first = heard["train"][0]
-    asked = ask(target, _goal(material, first.cue, first.labels, first.rows[:1]), truncate=True)
-    start = fresh_generator(
-        target,
-        compute,
-        writers=writers(asked, layers=settings.layers),
-        rank=settings.rank,
-        seed=settings.seed,
-    )
-    known, spread = known_fingerprints(material, settings)
-    start = replace(start, known=known, spread=spread)
+    start = _start(target, material, compute, heard["train"][0], settings, begin=begin)
     lesson = Lesson(target, material, start, settings, **heard)
     leaves = {name: leaf for name, leaf in start.tensors().items() if name not in ("known", "spread")}
     for leaf in leaves.values():
@@ -151,7 +152,11 @@ def train_generator(
         lesson.look,
         settings=settings,
         folder=folder,
-        about={"target": start.card.weights, "space": material.space},
+        about={
+            "target": start.card.weights,
+            "space": material.space,
+            "begin": None if begin is None else begin.version,
+        },
         rates=RATES,
         said=said,
         devices=crew,
@@ -162,6 +167,43 @@ def train_generator(
     shared = {name: (a.half().float(), b.half().float()) for name, (a, b) in start.shared.items()}
     made = replace(start, shared=shared, card=_card(start, material, settings, done))
     return with_plain(made, target), done
+
+
+def _start(
+    target: Model,
+    material: Material,
+    compute: Bound,
+    first: Capability,
+    settings: GeneratorSettings,
+    *,
+    begin: Generator | None,
+) -> Generator:
+    """Give the generator as it is before the first step, with the fingerprints of the train capabilities."""
+    asked = ask(target, _goal(material, first.cue, first.labels, first.rows[:1]), truncate=True)
+    names = writers(asked, layers=settings.layers)
+    start = fresh_generator(target, compute, writers=names, rank=settings.rank, seed=settings.seed)
+    known, spread = known_fingerprints(material, settings)
+    start = replace(start, known=known, spread=spread)
+    if begin is None:
+        return start
+    same = ("shapes", "weights", "extractor", "writers")
+    if any(getattr(begin.card, name) != getattr(start.card, name) for name in same):
+        raise FingerprintError(
+            f"the generator to go on from was made for {begin.card.target} with {begin.card.extractor}, and this "
+            f"training is for {target.name} with {compute.version}; begin with one of the same, or with none."
+        )
+    shared = {name: (a.clone(), b.clone()) for name, (a, b) in begin.shared.items()}
+    card = replace(start.card, rank=begin.card.rank)
+    return replace(start, shared=shared, size=begin.size.clone(), ridge=begin.ridge.clone(), card=card)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a target does with an adapter: its answers, the keys' own scores, and what changed in plain text."""
+
+    logits: Tensor
+    keys: Tensor
+    lost: Tensor
 
 
 class Lesson:
@@ -191,6 +233,8 @@ class Lesson:
         self.words = sorted({word for one in self.train for label in one.labels for word in label.split()})
         self.cues = sorted({one.cue for one in self.train})
         self.values: Callable[..., Tensor] = lru_cache(maxsize=1024)(self._values)
+        # What keys are silent on is what `with_plain` keeps at the end; what must not change is other text.
+        self.silent, self.plain = Plain(target, ANCHORS), Plain(target, material.texts)
 
     def loss(self, draw: int) -> Tensor:
         """Give the loss of one step; its draws are numbered by `draw`."""
@@ -198,10 +242,11 @@ class Lesson:
         total = torch.zeros((), device=self.target.device)
         for _ in range(self.settings.capabilities):
             one = self.draw(random)
-            logits, scores = self.answer(one)
-            answers = one.answers.to(logits.device)
-            total = total + functional.cross_entropy(logits, answers)
-            total = total + self.settings.reading * functional.cross_entropy(scores, answers)
+            answered = self.answer(one, random)
+            answers = one.answers.to(total.device)
+            total = total + functional.cross_entropy(answered.logits, answers)
+            total = total + self.settings.reading * functional.cross_entropy(answered.keys, answers)
+            total = total + self.settings.keeping * answered.lost
         return total / self.settings.capabilities
 
     def draw(self, random: np.random.Generator) -> Drawn:
@@ -223,37 +268,60 @@ class Lesson:
         called = along(found, self.material.places[one.rows[chosen]]).argmax(1)
         return Drawn(one.cue, one.labels, one.rows[chosen], called, one.rows[asked], one.answers[asked])
 
-    def answer(self, one: Drawn) -> tuple[Tensor, Tensor]:
-        """Let the target answer with the adapter that the probes become: logits, and the keys' own scores."""
+    def answer(self, one: Drawn, random: np.random.Generator) -> Answered:
+        """Let the target answer with the adapter that the probes become."""
         own, device = self.generator, self.target.device
         rows = torch.cat([one.probes, one.rows])
         asked = ask(self.target, _goal(self.material, one.cue, one.labels, rows), truncate=True)
+        again = ask(self.target, _goal(self.material, one.cue, one.labels, one.rows), truncate=True)
+        text = self.plain.rows(random, self.settings.plain)
+        with torch.no_grad():
+            bare = self.plain.said(text)
+        push = self.values(one.cue, one.labels)  # of the bare target, the same in every step
         with cores(self.target, *as_cores(_on(own.shared, device))):
             with listening(asked, own.card.writers) as heard:
                 before = decide(asked, range(len(rows))).logits[:, 0]
             given = at_answers(asked, range(len(rows)), heard)
+            own = replace(own, plain=self._heard(asked, random))
             _, scales = own.side_by_side({name: x[: len(one.probes)] for name, x in given.items()})
             x = torch.cat([given[writer] / scale for writer, scale in scales.items()], dim=1)
             shown, other = x[: len(one.probes)], x[len(one.probes) :]
             said = functional.one_hot(one.called, len(one.labels)).float().to(device)
             [keys] = own.keys([shown], [said], [before[: len(one.probes)]], scales)
-            own_update = own.update(keys, self.values(one.cue, one.labels), scales)
-            again = ask(self.target, _goal(self.material, one.cue, one.labels, one.rows), truncate=True)
-            with cores(self.target, *as_cores(own_update)):
+            update = own.update(keys, push, scales)
+            with cores(self.target, *as_cores(update)):
                 logits = decide(again, range(len(one.rows))).logits[:, 0]
+                lost = self.plain.lost(bare, self.plain.said(text))
         told = (shown - shown.mean(0)) @ keys
-        return logits, (other - shown.mean(0)) @ keys / told.detach().std().clamp_min(1e-6) * SIZE
+        scores = (other - shown.mean(0)) @ keys / told.detach().std().clamp_min(1e-6) * SIZE
+        return Answered(logits, scores, lost)
+
+    @torch.no_grad()
+    def _heard(self, asked: Asked, random: np.random.Generator) -> dict[str, Tensor]:
+        """Hear what the writers are given in plain text, with the adapter that is active."""
+        with listening(asked, self.generator.card.writers) as heard:
+            self.silent.said(self.silent.rows(random, self.settings.plain))
+        return {name: x.reshape(-1, x.shape[-1]).float() for name, x in heard.items()}
 
     @torch.no_grad()
     def look(self) -> dict[str, float]:
-        """Score the validation capabilities: the target's answers ("score"), and the keys' own ("keys")."""
-        answers, keys = [], []
+        """Look at the validation capabilities.
+
+        Returns:
+            How many answers of the target are right ("right"), how many of the keys' own ("keys"), what the adapters
+            change in plain text ("lost", see `Plain.lost`), and what counts: right - `PRICE` * lost ("score").
+        """
+        right, keys, lost = [], [], []
         for one in self.validation:
             random = np.random.default_rng(seeds.derive(0, "generator", "look", one.name))
             drawn = self.shown(one, random, texts=self.settings.looked, probes=self.settings.probes)
-            for found, kept in zip(self.answer(drawn), (answers, keys), strict=True):
-                kept.append(float((found.argmax(1).cpu() == drawn.answers).float().mean()))
-        return {"score": float(np.mean(answers)), "keys": float(np.mean(keys))}
+            found = self.answer(drawn, random)
+            for said, kept in ((found.logits, right), (found.keys, keys)):
+                kept.append(float((said.argmax(1).cpu() == drawn.answers).float().mean()))
+            lost.append(float(found.lost))
+        shares = {"right": np.mean(right), "keys": np.mean(keys), "lost": np.mean(lost)}
+        score = shares["right"] - PRICE * shares["lost"]
+        return {name: float(value) for name, value in {"score": score, **shares}.items()}
 
     def _rename(self, random: np.random.Generator, count: int) -> tuple[str, tuple[str, ...]]:
         chosen = random.choice(len(self.words), size=min(count, len(self.words)), replace=False)

@@ -92,6 +92,25 @@ def test_a_training_starts_at_the_closed_form(models, material, space) -> None:
     assert made.known.shape == (3, 512) and made.spread.shape == (9,)
 
 
+def test_a_training_goes_on_from_a_generator(models, material, space, trained) -> None:
+    plan = PLAN.model_copy(update={"steps": 1, "rate": 1e-12})
+    made = train_generator(models["llama"], material, Bound(space), settings=plan, begin=trained)[0]
+    assert all(torch.equal(made.shared[name][0], a) for name, (a, _) in trained.shared.items())
+    assert float((made.size - trained.size).abs()) < 1e-6
+    with pytest.raises(FingerprintError, match="go on from was made for"):
+        train_generator(models["gpt2"], material, Bound(space), settings=plan, begin=trained)
+
+
+def test_keeping_plain_text_leaves_more_of_it(models, material, space) -> None:
+    """Eight steps that only ask to keep plain text change it less than eight that never ask."""
+    plans = [PLAN.model_copy(update={"keeping": weight, "rate": 1e-2}) for weight in (0.0, 100.0)]
+    curves = [
+        train_generator(models["llama"], material, Bound(space), settings=plan)[1].curve for plan in plans
+    ]
+    lost = [next(row["lost"] for row in reversed(curve) if "lost" in row) for curve in curves]
+    assert lost[1] < lost[0]
+
+
 def test_material_comes_back_from_its_file(material, tmp_path) -> None:
     again = load_material(material.save(tmp_path / "material.safetensors"))
     assert again.texts == material.texts and len(again.capabilities) == 4
