@@ -99,7 +99,8 @@ def _words(cache: Path) -> tuple[Tensor, Tensor]:
 def _directions(fingerprint: Fingerprint, name: str, own: Generator) -> Tensor:
     known = task(name)
     words = Answers(known.cue, known.labels, torch.zeros(1, len(known.labels))).words
-    return _unit(own.directions(fingerprint, words).double())
+    found = own.directions(fingerprint, [words])
+    return _unit(torch.stack([found[word] for word in words]).double())
 
 
 def _unit(rows: Tensor) -> Tensor:

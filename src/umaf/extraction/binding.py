@@ -53,6 +53,7 @@ def unbind(
     *,
     strength: float = 1e-6,
     spread: Float[Tensor, " width"] | None = None,
+    balanced: Sequence[Sequence[str]] = (),
 ) -> Float[Tensor, "name width"]:
     """Take the vectors of some names out of 512 numbers.
 
@@ -63,6 +64,8 @@ def unbind(
         strength: of the ridge that keeps the system solvable where names need more than 512 numbers.
         spread: how large each number of a vector usually is; where names need more than 512 numbers, what is usually
             large is then believed first. All alike when None.
+        balanced: groups of names whose vectors add up to 0, as those of one capability's labels do; each group needs
+            numbers for one name less. Groups that share a name are taken together.
 
     Returns:
         One row per name, float64.
@@ -76,7 +79,9 @@ def unbind(
     if not names or len(set(names)) < len(names):
         raise FingerprintError(f"names to unbind must be given and differ, got {list(names)}.")
     usual = torch.ones(width).double() if spread is None else spread.double().cpu()
-    codes = torch.cat([code(name, width) * usual for name in names], dim=1)
+    free = _free(names, balanced)
+    each = torch.stack([code(name, width) * usual for name in names])
+    codes = torch.einsum("nf,ncw->cfw", free, each).reshape(WIDTH, -1)
     # From the side with fewer rows, so that many names cost no more than 512.
     rows = vector.detach().double().cpu().reshape(-1)
     if codes.shape[1] <= WIDTH:
@@ -85,7 +90,29 @@ def unbind(
     else:
         gram = codes @ codes.T
         found = codes.T @ torch.linalg.solve(gram + strength * torch.eye(WIDTH, dtype=gram.dtype), rows)
-    return found.reshape(len(names), width) * usual
+    return free @ found.reshape(-1, width) * usual
+
+
+def _free(names: Sequence[str], balanced: Sequence[Sequence[str]]) -> Float[Tensor, "name free"]:
+    """Give an orthonormal basis of what vectors of these names can be together, when groups of them add up to 0."""
+    rows = torch.tensor([[float(name in group) for name in names] for group in _apart(balanced)])
+    rows = rows.double().reshape(-1, len(names))
+    rows = rows[rows.sum(1) > 1]
+    if not len(rows):
+        return torch.eye(len(names), dtype=rows.dtype)
+    # Groups have no name in common, so their rows are orthogonal.
+    out = rows / rows.norm(dim=1, keepdim=True)
+    values, basis = torch.linalg.eigh(torch.eye(len(names), dtype=out.dtype) - out.T @ out)
+    return basis[:, values > 0.5]
+
+
+def _apart(groups: Sequence[Sequence[str]]) -> list[set[str]]:
+    """Join groups that share a name."""
+    found: list[set[str]] = []
+    for group in map(set, groups):
+        touched = [other for other in found if other & group]
+        found = [other for other in found if other not in touched] + [group.union(*touched)]
+    return found
 
 
 @lru_cache(maxsize=4096)

@@ -132,8 +132,7 @@ def calls(
 ) -> list[Float[Tensor, "text label"]]:
     """Read off a fingerprint what each probe is called: per goal, 1 for one label of a text and 0 for the others."""
     names = [words_of(goal) for goal in goals]
-    flat = list(dict.fromkeys(name for group in names for name in group))
-    found = dict(zip(flat, generator.directions(fingerprint, flat), strict=True))
+    found = generator.directions(fingerprint, names)
     called = []
     for goal, group in zip(goals, names, strict=True):
         # Of a label that two goals share, both get what the fingerprint has for it.

@@ -153,10 +153,20 @@ class Generator:
             for writer, part in zip(self.card.writers, parts, strict=True)
         }
 
-    def directions(self, fingerprint: Fingerprint, words: Sequence[str]) -> Float[Tensor, "label place"]:
-        """Take the directions of labels out of a fingerprint, of length 1 on average."""
-        found = unbind(fingerprint.vector[0], words, self.space.width + 1, spread=self.spread)
-        return (found / found.norm(dim=1).mean().clamp_min(1e-12)).float()
+    def directions(
+        self, fingerprint: Fingerprint, capabilities: Sequence[Sequence[str]]
+    ) -> dict[str, Float[Tensor, " place"]]:
+        """Take the directions of labels out of a fingerprint, of length 1 on average.
+
+        Args:
+            fingerprint: of this generator's extractor.
+            capabilities: the names of each one's labels; their directions add up to 0.
+        """
+        words = list(dict.fromkeys(name for group in capabilities for name in group))
+        width = self.space.width + 1
+        found = unbind(fingerprint.vector[0], words, width, spread=self.spread, balanced=capabilities)
+        found = (found / found.norm(dim=1).mean().clamp_min(1e-12)).float()
+        return dict(zip(words, found, strict=True))
 
     def check(self, fingerprint: Fingerprint, target: Model) -> str | None:
         """Stop where a fingerprint or a target is not this generator's; warn where a fingerprint is far.

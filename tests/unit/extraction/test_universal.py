@@ -85,6 +85,25 @@ def test_what_is_usually_large_is_believed_first() -> None:
     assert told > 0.97 > blind
 
 
+def test_what_adds_up_to_nothing_needs_fewer_numbers() -> None:
+    """Twelve vectors of 48 numbers do not fit, four groups of three that each add up to 0 do."""
+    rows = torch.randn(4, 3, 48, generator=generator(0, "rows"), dtype=torch.float64)
+    rows = (rows - rows.mean(1, keepdim=True)).reshape(12, 48)
+    names = [f"name {at}" for at in range(12)]
+    whole = bind(dict(zip(names, rows, strict=True)))
+    groups = [names[at : at + 3] for at in range(0, 12, 3)]
+    assert torch.allclose(unbind(whole, names, 48, balanced=groups), rows, atol=1e-3)
+    assert not torch.allclose(unbind(whole, names, 48), rows, atol=0.1)
+
+
+def test_groups_that_share_a_name_add_up_together() -> None:
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, -2.0], [3.0, 3.0]]).double()
+    whole = bind(dict(zip("abcd", rows, strict=True)))
+    # a + b is not 0 and b + c is not: together they are; d stands alone.
+    found = unbind(whole, list("abcd"), 2, balanced=[("a", "b"), ("b", "c"), ("d",)])
+    assert torch.allclose(found, rows, atol=1e-4)
+
+
 def test_a_space_comes_back_from_its_file_and_knows_its_reader(folder, pico, tmp_path) -> None:
     space = load_universal(folder / "universal.safetensors")
     assert space.places(MANY).shape == (len(MANY), 8) and space.depths == (0.25, 0.5, 0.75, 1.0)
