@@ -168,12 +168,19 @@ def fitted(
         rows = rows - torch.outer(rows @ first, first)
         wanted = torch.zeros(len(rows), called.shape[1], dtype=rows.dtype, device=rows.device)
         wanted[: len(x)] = (called - called.mean(0)).to(wanted)
-        # From the side of the texts, of which there are fewer than inputs.
-        gram = rows @ rows.T
-        ridge = strength * gram.diagonal()[: len(x)].mean().clamp_min(1e-12)
-        keys = rows.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram), device=gram.device), wanted)
+        keys = _ridge(rows, wanted, strength * rows[: len(x)].square().sum(1).mean().clamp_min(1e-12))
         found.append(keys / (rows[: len(x)] @ keys).std().clamp_min(1e-6))
     return found
+
+
+def _ridge(rows: Tensor, wanted: Tensor, strength: Tensor) -> Tensor:
+    """Solve a ridge regression `[in, label]` from the side that is smaller, that of the rows or that of the inputs."""
+    few = rows.shape[0] <= rows.shape[1]
+    gram = rows @ rows.T if few else rows.T @ rows
+    gram = gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    if few:
+        return rows.T @ torch.linalg.solve(gram, wanted)
+    return torch.linalg.solve(gram, rows.T @ wanted)
 
 
 @torch.no_grad()
