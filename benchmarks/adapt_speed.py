@@ -2,7 +2,7 @@
 
     python -m benchmarks.adapt_speed [--rounds 9] [--only-summary]
 
-Five ways answer the same 16 requests with the same number of tokens: the bare model; one batch in which the requests
+Ways that answer the same 16 requests with the same number of tokens: the bare model; one batch in which the requests
 share 1, 4 or 16 experts; and, for the same experts, weights that are rewritten for each of them, its requests answered
 as a batch of their own, and the base's weights put back. Rounds are interleaved: every round runs every way once, in an
 order that is drawn, so that a busy machine slows all of them alike. A ratio is taken within a round; the figure is the
@@ -34,6 +34,7 @@ from umaf.dispatch.decode import Drawing
 from umaf.dispatch.shelf import Shelf, open_shelf
 from umaf.evaluation.summary import Figure
 from umaf.experts.expert import Expert, identity_expert
+from umaf.experts.products import laid_out, product
 from umaf.models import Model, open_model
 from umaf.tasks.door import load_task
 
@@ -81,6 +82,19 @@ def rewritten(shelf: Shelf, which: int) -> Iterator[None]:
                 weight_of(shelf.model, name).copy_(old)
 
 
+@contextmanager
+def laid(shelf: Shelf, products: Mapping[str, Callable]) -> Iterator[None]:
+    """Let the bare model multiply as experts do."""
+    modules = {name: shelf.model.net.get_submodule(name) for name in products}
+    try:
+        for name, module in modules.items():
+            module.forward = products[name]
+        yield
+    finally:
+        for module in modules.values():
+            vars(module).pop("forward", None)
+
+
 def ways(shelf: Shelf, prompts: Sequence[str]) -> dict[str, Way]:
     """List what is timed, by name."""
     adaptive = AdaptiveModel(shelf)
@@ -101,7 +115,14 @@ def ways(shelf: Shelf, prompts: Sequence[str]) -> dict[str, Way]:
 
         return run
 
-    found: dict[str, Way] = {"bare": mixed(0)}
+    weights = {name: weight_of(shelf.model, name).detach() for name in shelf.modules}
+    products = {name: product(weight, laid_out(weight)) for name, weight in weights.items()}
+
+    def same_products() -> None:
+        with laid(shelf, products):
+            _counted(adaptive.generate(requests, drawing=drawing, experts=nothing))
+
+    found: dict[str, Way] = {"bare": mixed(0), "bare_laid": same_products}
     for count in COUNTS:
         found[f"mixed{count}"] = mixed(count)
         found[f"rewritten{count}"] = rewrites(count)
@@ -175,6 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in COUNTS:
         figures[f"throughput.mixed{count}_over_rewritten"] = ratio(
             rounds, f"mixed{count}", "wall", f"rewritten{count}"
+        )
+    for count in COUNTS:
+        figures[f"throughput.mixed{count}_over_bare_laid"] = ratio(
+            rounds, f"mixed{count}", "wall", "bare_laid"
         )
     main_one = figures["throughput.mixed16_over_bare"]
     figures["throughput.mixed16_over_bare"] = Figure(

@@ -27,6 +27,7 @@ from torch.nn import functional
 from umaf.adapters import is_stacked
 from umaf.errors import ExpertError
 from umaf.experts.decompose import Factored
+from umaf.experts.products import product
 from umaf.models import Model, bare
 
 Form = Literal["auto", "change", "whole"]
@@ -148,11 +149,14 @@ def _forward(module: Any, factored: Factored, z: Tensor, form: Form, tokens: int
 
 
 def _whole(module: Any, factored: Factored, scale: Tensor) -> Forward:
-    u, vh, fitted = factored.u, factored.vh, _Fitted(scale.to(factored.u.dtype))
+    fitted = _Fitted(scale.to(factored.u.dtype))
+    # Copies pay off over many passes; a training does without, because they have no gradients.
+    laid_u, laid_vh = (None, None) if scale.requires_grad else factored.laid
+    right, left = product(factored.vh, laid_vh), product(factored.u, laid_u, module.bias)
 
     def forward(x: Tensor) -> Tensor:
-        hidden = functional.linear(x, vh)
-        return functional.linear(hidden * fitted(hidden), u, module.bias)
+        hidden = right(x)
+        return left(hidden * fitted(hidden))
 
     return forward
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from umaf.adapters import lora_modules, weight_of
 from umaf.checkpoints import open_checkpoint
 from umaf.errors import CheckpointError, ExpertError, NumericalError, OutputError
+from umaf.experts.products import laid_out
 from umaf.models import Model, bare
 
 _SAMPLE = 4096
@@ -39,7 +41,15 @@ class Factored:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Factored:
         """Move the vectors to a device and, where one is given, a type; the values stay float32."""
-        return Factored(self.u.to(device, dtype), self.s.to(device), self.vh.to(device, dtype))
+        parts = self.u.to(device, dtype), self.s.to(device), self.vh.to(device, dtype)
+        if all(new is old for new, old in zip(parts, (self.u, self.s, self.vh), strict=True)):
+            return self
+        return Factored(*parts)
+
+    @cached_property
+    def laid(self) -> tuple[Tensor | None, Tensor | None]:
+        """Copies of u and vh for faster products, made when first asked for; see `laid_out`."""
+        return laid_out(self.u), laid_out(self.vh)
 
 
 def svf_modules(model: Model, wanted: Sequence[str] | None = None) -> list[str]:
