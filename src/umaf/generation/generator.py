@@ -57,6 +57,7 @@ class GeneratorCard:
         near: least cosine to its nearest training fingerprint that is not called far.
         settings: how it was trained.
         curve: looks at the validation capabilities.
+        begin: version of the generator that its training went on from; empty for a fresh start.
     """
 
     target: str
@@ -70,6 +71,7 @@ class GeneratorCard:
     near: float = -1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     curve: Sequence[Mapping[str, Any]] = ()
+    begin: str = ""
 
 
 @dataclass(frozen=True)

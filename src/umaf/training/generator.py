@@ -155,7 +155,7 @@ def train_generator(
         about={
             "target": start.card.weights,
             "space": material.space,
-            "begin": None if begin is None else begin.version,
+            "begin": start.card.begin,
         },
         rates=RATES,
         said=said,
@@ -193,7 +193,7 @@ def _start(
             f"training is for {target.name} with {compute.version}; begin with one of the same, or with none."
         )
     shared = {name: (a.clone(), b.clone()) for name, (a, b) in begin.shared.items()}
-    card = replace(start.card, rank=begin.card.rank)
+    card = replace(start.card, rank=begin.card.rank, begin=begin.version)
     return replace(start, shared=shared, size=begin.size.clone(), ridge=begin.ridge.clone(), card=card)
 
 

@@ -96,7 +96,7 @@ def test_a_training_goes_on_from_a_generator(models, material, space, trained) -
     plan = PLAN.model_copy(update={"steps": 1, "rate": 1e-12})
     made = train_generator(models["llama"], material, Bound(space), settings=plan, begin=trained)[0]
     assert all(torch.equal(made.shared[name][0], a) for name, (a, _) in trained.shared.items())
-    assert float((made.size - trained.size).abs()) < 1e-6
+    assert float((made.size - trained.size).abs()) < 1e-6 and made.card.begin == trained.version
     with pytest.raises(FingerprintError, match="go on from was made for"):
         train_generator(models["gpt2"], material, Bound(space), settings=plan, begin=trained)
 
