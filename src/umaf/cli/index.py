@@ -11,13 +11,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from umaf.cli.index_search import (
+    FingerprintOption,
+    MetricOption,
+    ModelOption,
+    PerBaseOption,
+    ReaderOption,
+    TaskOption,
+    by_capability,
+    by_texts,
+    read_task,
+)
 from umaf.cli.index_tables import show_built, show_clusters, show_found, show_models
 from umaf.cli.opening import PickleOption, RemoteOption
 from umaf.cli.options import DeviceOption, DtypeOption, JsonOption, read_config
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from umaf.index import Asked, Found, Query, Space, Store
+    from umaf.index import Space, Store
 
 index = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +64,7 @@ def build(
     store: StoreArgument,
     models: Sources = None,
     probes: ProbesOption = None,
-    extractor: Annotated[str | None, typer.Option(help="pca, pca:FILE or trained:FOLDER.")] = None,
+    extractor: Annotated[str | None, typer.Option(help="answers, pca, pca:FILE or trained:FOLDER.")] = None,
     normalisation: Annotated[str | None, typer.Option(help="Of the activations.")] = None,
     base: BaseOption = None,
     engine: EngineOption = "local",
@@ -106,32 +117,26 @@ def add(
 @index.command("search")
 def search(
     store: StoreArgument,
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Most like this one: of the store, or any other.")
-    ] = None,
-    fingerprint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Most like this file of `umaf fingerprint`.")
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|NAME", help="Who does this: a .txt or .jsonl of texts, or a task's name."),
-    ] = None,
+    model: ModelOption = None,
+    fingerprint: FingerprintOption = None,
+    task: TaskOption = None,
     text: Annotated[list[str] | None, typer.Option(help="A text of the task; give several.")] = None,
     words: Annotated[str | None, typer.Option(help="In names and model cards.")] = None,
     base: BaseOption = None,
     where: WhereOption = None,
-    metric: Annotated[
-        str, typer.Option(help="cosine, pearson, spearman, kl, or a registered one.")
-    ] = "cosine",
-    per_base: Annotated[
-        bool, typer.Option("--per-base", help="Take off what all models of a base share.")
-    ] = False,
+    metric: MetricOption = "cosine",
+    per_base: PerBaseOption = False,
     route: Annotated[
-        str, typer.Option(help="Of a task: answers (opens nothing), or expert (trains the reader).")
-    ] = "answers",
-    reader: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of a task: the model that reads it.")
+        str | None,
+        typer.Option(
+            help="Of a task: words, answers, or expert (trains the reader); the best when not given."
+        ),
     ] = None,
+    tries: Annotated[
+        int,
+        typer.Option("--try", min=0, metavar="K", help="Of a task: run the first K models on its texts."),
+    ] = 0,
+    reader: ReaderOption = None,
     shots: Annotated[int, typer.Option(min=2, help="Texts of a task that is given by name.")] = 32,
     limit: LimitOption = 10,
     as_json: JsonOption = False,
@@ -151,10 +156,10 @@ def search(
 
         found = by_words(opened, words, asked)
     elif model or fingerprint:
-        found = _by_capability(opened, model, fingerprint, base, asked)
+        found = by_capability(opened, model, fingerprint, base, asked)
     else:
-        query = _query(task, text or [], shots)
-        found = _by_task(opened, query, asked, route, reader)
+        query = read_task(task, text or [], shots)
+        found = by_texts(opened, query, asked, route=route, reader=reader, tries=tries)
     if as_json:
         print(json.dumps(_plain(found), indent=2))
     else:
@@ -292,7 +297,7 @@ def _space(place: str, probes: Path | None, extractor: str | None, normalisation
     try:
         kept = open_store(place).space
     except StoreError:
-        return make_space(texts, extractor=extractor or "pca", normalisation=normalisation or "centred")
+        return make_space(texts, extractor=extractor or "answers", normalisation=normalisation or "centred")
     return make_space(
         kept.texts if texts is None else texts,
         extractor=extractor or kept.asked,
@@ -341,38 +346,6 @@ def _add_outputs(store: Store, file: Path) -> str:
             "scores for each probe of the store."
         ) from problem
     return add_outputs(store, name, outputs, scores=scores).model
-
-
-def _by_capability(
-    store: Store, model: str | None, fingerprint: Path | None, base: str | None, asked: Asked
-) -> Found:
-    from umaf.extraction import Fingerprint
-    from umaf.index import by_fingerprint, by_model
-
-    if fingerprint is not None:
-        return by_fingerprint(store, Fingerprint.load(fingerprint), asked)
-    return by_model(store, str(model), base=base, asked=asked)
-
-
-def _query(task: str | None, texts: list[str], shots: int) -> Query:
-    from umaf.index import Query, read_query
-    from umaf.tasks.door import load_task
-
-    if texts:
-        return Query(tuple(texts))
-    if Path(str(task)).is_file() or str(task).endswith((".txt", ".jsonl")):
-        return read_query(str(task))
-    found = load_task(str(task), limit=shots)
-    labels = tuple(example.answer for example in found.train) if found.labels else ()
-    return Query(tuple(example.text for example in found.train), labels, found.cue)
-
-
-def _by_task(store: Store, query: Query, asked: Asked, route: str, reader: str | None) -> Found:
-    from umaf.index import by_task
-    from umaf.models import open_model
-
-    model = None if reader is None else open_model(reader)
-    return by_task(store, query, asked=asked, route=route, reader=model)
 
 
 def _plain(found: Any) -> Any:

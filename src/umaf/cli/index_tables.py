@@ -34,6 +34,8 @@ def show_found(found: Found, console: Console) -> None:
     for column in ("parameters", "similarity"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("scores")
+    if any(hit.tried is not None for hit in found.hits):
+        table.add_column("tried", justify="right", no_wrap=True)
     for hit in found.hits:
         table.add_row(
             str(hit.rank),
@@ -43,6 +45,7 @@ def show_found(found: Found, console: Console) -> None:
             "" if hit.parameters is None else f"{hit.parameters:,}",
             f"{hit.similarity:.3f}",
             escape(_scores(hit.scores)),
+            *([f"{hit.tried:.2f}" if hit.tried is not None else ""] if len(table.columns) > 7 else []),
         )
     console.print(table if found.hits else "nothing was found; widen the condition or add models")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from umaf.extraction.answered import Answered, arranged, bind_labels, load_answered, meant
 from umaf.extraction.answers import Answers
 from umaf.extraction.base import check_base, likeness
 from umaf.extraction.binding import bind, unbind
 from umaf.extraction.bound import Bound, along, load_bound, prototypes
 from umaf.extraction.describe import describe
-from umaf.extraction.extractor import Extractor, extract, open_extractor
+from umaf.extraction.extractor import Extractor, card_of, extract, fingerprint_of, open_extractor
 from umaf.extraction.fingerprint import Fingerprint, FingerprintCard, comparable
 from umaf.extraction.inputs import Inputs, Reading, read_inputs
 from umaf.extraction.pca import PCA, default_pca, fit_pca, load_pca
@@ -19,6 +20,7 @@ __all__ = [
     "DISTANCES",
     "PCA",
     "SIMILARITIES",
+    "Answered",
     "Answers",
     "Bound",
     "Extractor",
@@ -29,19 +31,25 @@ __all__ = [
     "Trained",
     "Universal",
     "along",
+    "arranged",
     "bind",
+    "bind_labels",
+    "card_of",
     "check_base",
     "comparable",
     "default_pca",
     "describe",
     "extract",
+    "fingerprint_of",
     "fit_pca",
     "fit_universal",
     "likeness",
+    "load_answered",
     "load_bound",
     "load_pca",
     "load_trained",
     "load_universal",
+    "meant",
     "open_extractor",
     "prototypes",
     "read_inputs",

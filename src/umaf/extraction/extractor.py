@@ -11,11 +11,12 @@ from torch import Tensor
 
 from umaf.activations import ANCHORS_HASH, DEPTHS, Probes, check_probes, too_long
 from umaf.errors import FingerprintError
+from umaf.extraction.answered import Answered, load_answered
 from umaf.extraction.answers import Answers
 from umaf.extraction.base import check_base
 from umaf.extraction.bound import Bound, load_bound
 from umaf.extraction.fingerprint import WIDTH, Fingerprint, FingerprintCard, tokenizer_hash, umaf_version
-from umaf.extraction.inputs import Inputs, Reading, read_inputs
+from umaf.extraction.inputs import Inputs, Reading, read_inputs, unread
 from umaf.extraction.pca import default_pca, load_pca
 from umaf.extraction.trained import Trained, load_trained
 from umaf.models import Model
@@ -55,12 +56,13 @@ def extract(  # every argument is one the command line has too
         model: an opened model.
         probes: texts on which the capability shows, at least 16, without labels.
         base: the model it was fine-tuned from.
-        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound"; "bound:FOLDER".
+        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound" and
+            "answers", each also with ":FOLDER" of another universal space.
         normalisation: of the activations; see `umaf.activations.normalise`.
         depths: layers to read as shares of the stack, in (0, 1].
         batch_size: texts per pass.
         truncate: cut probes longer than the window; the card counts them.
-        answers: what the model answers to the probes; only "bound" reads them, and needs them.
+        answers: what the model answers to the probes; only "bound" and "answers" read them, and need them.
 
     Returns:
         The fingerprint, of length 1, or exactly 0 where model and base agree on every text.
@@ -81,14 +83,26 @@ def extract(  # every argument is one the command line has too
     compute = open_extractor(extractor)
     if base is not None:
         check_base(model, base)
-    behaved = isinstance(compute, Trained) and compute.behaviour
-    reading = Reading(normalisation, tuple(depths), batch_size, truncate, behaved)
-    inputs = read_inputs(model, checked.texts, base=base, reading=reading)
-    if isinstance(compute, Bound):
+    reading = Reading(normalisation, tuple(depths), batch_size, truncate, _behaved(compute))
+    if isinstance(compute, Answered):
+        inputs = unread(reading)
+    else:
+        inputs = read_inputs(model, checked.texts, base=base, reading=reading)
+    if isinstance(compute, Answered | Bound):
         inputs = replace(inputs, answers=answers, places=compute.space.places(checked.texts))
     vector = torch.zeros(1, WIDTH, dtype=torch.float64) if inputs.unchanged() else compute(inputs).double()
-    strength = float(vector.norm())
-    card = FingerprintCard(
+    card = card_of(
+        model, checked, base=base, version=compute.version, reading=reading, unchanged=inputs.unchanged()
+    )
+    coordinates = inputs.shift()
+    return fingerprint_of(vector, card, coordinates if coordinates.numel() else None)
+
+
+def card_of(
+    model: Model, probes: Probes, *, base: Model | None, version: str, reading: Reading, unchanged: bool
+) -> FingerprintCard:
+    """Say where a fingerprint comes from; `fingerprint_of` adds its strength."""
+    return FingerprintCard(
         model=model.name,
         base=None if base is None else base.name,
         architecture=str(model.config.model_type),
@@ -96,25 +110,35 @@ def extract(  # every argument is one the command line has too
         layers=model.layers,
         width=model.width,
         tokenizer=tokenizer_hash(model),
-        probes=checked.hash,
-        probe_count=len(checked),
-        truncated=len(too_long(model, checked.texts)),
+        probes=probes.hash,
+        probe_count=len(probes),
+        truncated=len(too_long(model, probes.texts)),
         anchors=ANCHORS_HASH,
-        extractor=compute.version,
-        normalisation=normalisation,
-        depths=tuple(depths),
-        strength=strength,
-        unchanged=inputs.unchanged(),
+        extractor=version,
+        normalisation=reading.normalisation,
+        depths=tuple(reading.depths),
+        strength=0.0,
+        unchanged=unchanged,
         umaf=umaf_version(),
     )
-    return Fingerprint((vector / strength if strength > 0 else vector).float(), card, inputs.shift())
+
+
+def fingerprint_of(vector: Tensor, card: FingerprintCard, coordinates: Tensor | None = None) -> Fingerprint:
+    """Bring 512 numbers to length 1, and note on the card how long they were."""
+    strength = float(vector.norm())
+    unit = (vector / strength if strength > 0 else vector).float().reshape(1, WIDTH)
+    return Fingerprint(unit, replace(card, strength=strength), coordinates)
+
+
+def _behaved(compute: Extractor) -> bool:
+    return isinstance(compute, Trained) and compute.behaviour
 
 
 def open_extractor(name: str) -> Extractor:
     """Open an extractor by name.
 
     Args:
-        name: "pca", "pca:FILE", "trained:FOLDER", "bound" or "bound:FOLDER".
+        name: "pca", "pca:FILE", "trained:FOLDER", "bound", "bound:FOLDER", "answers" or "answers:FOLDER".
 
     Returns:
         The extractor.
@@ -135,6 +159,8 @@ def open_extractor(name: str) -> Extractor:
         return load_trained(place)
     if kind == "bound":
         return load_bound(place or None)
+    if kind == "answers":
+        return load_answered(place or None)
     raise FingerprintError(
-        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER", "bound" or "bound:FOLDER".'
+        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER", "bound" or "answers".'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +46,7 @@ class FingerprintCard:
         sources: names of the fused models; empty for a single one.
         weights: their weights as used.
         umaf: version of umaf.
+        words: cue and word of each label whose meaning was read, such as "tone: good"; empty where none was known.
     """
 
     model: str
@@ -67,6 +69,7 @@ class FingerprintCard:
     sources: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     umaf: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,14 +195,20 @@ def coordinates_of(fingerprint: Fingerprint) -> Tensor:
     return fingerprint.coordinates
 
 
+def card_from(data: Mapping[str, Any]) -> FingerprintCard:
+    """Make a card of what JSON kept of one."""
+    listed = {name: tuple(data.get(name, ())) for name in ("depths", "sources", "weights", "words")}
+    return FingerprintCard(**{**data, **listed})
+
+
 def _card(text: str, file: Path) -> FingerprintCard:
     try:
         data = json.loads(text)
         known = {field.name for field in fields(FingerprintCard)}
-        if set(data) != known:
+        # Cards that were written before label words were kept have none.
+        if set({"words": (), **data}) != known:
             raise ValueError
-        listed = {name: tuple(data[name]) for name in ("depths", "sources", "weights")}
-        return FingerprintCard(**{**data, **listed})
+        return card_from(data)
     except (ValueError, TypeError, AttributeError):
         raise FingerprintError(
             f"the card in {file} is not one this version of umaf writes; make the fingerprint again."

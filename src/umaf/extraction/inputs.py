@@ -113,6 +113,12 @@ def read_inputs(
     )
 
 
+def unread(reading: Reading) -> Inputs:
+    """Give the inputs of an extractor that reads no activations."""
+    nothing = torch.zeros(0, 0, 0)
+    return Inputs(nothing, nothing, None, None, tuple(reading.depths), reading.normalisation)
+
+
 def tokens(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Arrange inputs as the set of tokens that the Transformer Encoder reads.
 

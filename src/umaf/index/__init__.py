@@ -18,16 +18,19 @@ from umaf.index.search import (
     arrange,
     by_fingerprint,
     by_model,
-    by_task,
     measure_recall,
     stored,
 )
 from umaf.index.space import Space, default_probes, make_space
 from umaf.index.store import EXACT, Store
+from umaf.index.task import by_task, task_fingerprint, task_vector
+from umaf.index.told import Ask
+from umaf.index.trial import try_found
 from umaf.index.verify import Verified, export, verify
 
 __all__ = [
     "EXACT",
+    "Ask",
     "Asked",
     "Built",
     "Candidate",
@@ -67,5 +70,8 @@ __all__ = [
     "read_model",
     "read_query",
     "stored",
+    "task_fingerprint",
+    "task_vector",
+    "try_found",
     "verify",
 ]

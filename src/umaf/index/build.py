@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +15,14 @@ from torch import Tensor
 from umaf.checkpoints import open_checkpoint
 from umaf.checkpoints.identity import identity
 from umaf.errors import CheckpointError, ConfigError, UmafError
-from umaf.extraction import extract
+from umaf.extraction import Answered, Extractor, FingerprintCard, extract, open_extractor
 from umaf.files import hash_texts, sha256_file
 from umaf.index.answers import answers_of, knowledge
 from umaf.index.collect import Candidate
 from umaf.index.entry import Entry, key_of, renamed
 from umaf.index.space import Space, check_space
 from umaf.index.store import Store
+from umaf.index.told import read_told
 from umaf.models import Model, open_model, weights_hash
 from umaf.models.locate import locate
 
@@ -102,6 +104,7 @@ def add(
     how, known = opening or Opening(), store.keys()
     failed: dict[str, str] = {}
     there, work = [], []
+    said = _words(store) if any(one.asks for one in candidates) else {}
     for one in candidates:
         try:
             item = _work(one, store.space, how)
@@ -109,7 +112,9 @@ def add(
             failed[one.name] = str(problem)
             done(one.name)
             continue
-        if item.key in known:
+        asked = tuple(name for ask in one.asks for name in ask.names)
+        # A card that says something else now is read again; the row is replaced.
+        if item.key in known and (not asked or said.get(item.key, asked) == asked):
             there.append(item)
             done(one.name)
         else:
@@ -219,6 +224,12 @@ def _identity_of_base(place: str) -> str:
     return identify(place)
 
 
+def _words(store: Store) -> dict[str, tuple[str, ...]]:
+    """Give the label words of every entry, by its key."""
+    rows = store.rows("has_fingerprint = true", columns=["key", "card"])
+    return {row["key"]: tuple(json.loads(row["card"]).get("words", ())) for row in rows if row["card"]}
+
+
 def _refresh(store: Store, there: Sequence[Work]) -> None:
     """Bring scores, licence and names of known models up to what the collection says now."""
     for item in there:
@@ -234,6 +245,13 @@ def _entry(work: Work) -> Entry:
     one, space = work.candidate, work.space
     model = work.opening(one.place)
     base = None if one.base is None else _base(one.base, work.opening)
+    compute = _extractor(space.asked)
+    if isinstance(compute, Answered):
+        same = one.base is not None and _identity_of_base(one.base) == work.identity
+        found, answers = read_told(model, space, compute, told=one.asks, base=base, unchanged=same)
+        card = replace(found.card, model=one.name, base=one.base)
+        check_space(card, space)
+        return _made(work, card, found.vector, answers)
     found = extract(
         model,
         space.texts,
@@ -245,19 +263,28 @@ def _entry(work: Work) -> Entry:
     )
     card = replace(found.card, model=one.name, base=one.base)
     check_space(card, space)
-    answers = knowledge(answers_of(model, space.texts, space.cue))
+    return _made(work, card, found.vector, knowledge(answers_of(model, space.texts, space.cue)))
+
+
+def _made(work: Work, card: FingerprintCard, vector: Tensor, answers: Tensor) -> Entry:
+    one = work.candidate
     return Entry(
         work.key,
         one.name,
         one.place,
         work.identity,
         card,
-        found.vector,
+        vector,
         answers,
         one.licence,
         one.about,
         one.scores,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _extractor(asked: str) -> Extractor:
+    return open_extractor(asked)
 
 
 @functools.lru_cache(maxsize=2)

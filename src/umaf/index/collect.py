@@ -6,15 +6,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub.errors import HfHubHTTPError
 
 from umaf.errors import StoreError
+from umaf.index.space import CUE
+from umaf.index.told import Ask
 from umaf.models.locate import adapter_base, locate
 
 MARKS = ("config.json", "adapter_config.json")
-LISTED = ("model", "base", "scores", "licence", "name", "about")
+LISTED = ("model", "base", "scores", "licence", "name", "about", "cue", "labels")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Candidate:
         licence: as its card, or the list, says.
         about: first words of its card.
         scores: measured scores by task, from the list.
+        asks: what it can be asked, and what it can say, by its card or the list.
     """
 
     place: str
@@ -36,6 +40,7 @@ class Candidate:
     licence: str | None = None
     about: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    asks: tuple[Ask, ...] = ()
 
 
 def collect(sources: Sequence[str], *, base: str | None = None, limit: int = 100) -> list[Candidate]:
@@ -125,6 +130,7 @@ def _of_line(line: str, where: str, is_json: bool, base: str | None) -> Candidat
         if not isinstance(row.get("model"), str) or unknown:
             raise ValueError(f"it has {', '.join(row) or 'nothing'}")
         scores = {str(task): float(value) for task, value in (row.get("scores") or {}).items()}
+        asks = _asks([row] if "labels" in row else [])
     except (ValueError, TypeError, AttributeError) as problem:
         raise StoreError(
             f'{where} cannot be read as a model ({problem}); write {{"model": …}} with any of {", ".join(LISTED[1:])}.'
@@ -137,6 +143,7 @@ def _of_line(line: str, where: str, is_json: bool, base: str | None) -> Candidat
         row.get("licence") or made.licence,
         row.get("about") or made.about,
         scores,
+        asks or made.asks,
     )
 
 
@@ -145,16 +152,37 @@ def _candidate(place: str, base: str | None, *, name: str | None = None) -> Cand
     folder = Path(place)
     if not folder.is_dir():
         return Candidate(place, base, name or place)
-    licence, about, said = read_card(folder)
-    own = adapter_base(place) or base or said
-    return Candidate(place, own, name or folder.name, licence, about)
+    card = read_card(folder)
+    own = adapter_base(place) or base or card.base
+    return Candidate(place, own, name or folder.name, card.licence, card.about, asks=card.asks)
 
 
-def read_card(folder: Path) -> tuple[str | None, str, str | None]:
-    """Read licence, first words and base from a folder's README.md; (None, "", None) where there is none."""
+@dataclass(frozen=True)
+class Card:
+    """What a folder's README.md says of a model.
+
+    Attributes:
+        licence: or None.
+        about: its first words.
+        base: or None.
+        asks: what it can be asked, and what it can say.
+    """
+
+    licence: str | None = None
+    about: str = ""
+    base: str | None = None
+    asks: tuple[Ask, ...] = ()
+
+
+def read_card(folder: Path) -> Card:
+    """Read a folder's README.md; all is empty where there is none.
+
+    Its head may say what the model answers, under `umaf`, `asks`: a list of `cue` and `labels`. What cannot be read
+    there counts as not said.
+    """
     path = folder / "README.md"
     if not path.is_file():
-        return None, "", None
+        return Card()
     text = path.read_text(encoding="utf-8", errors="replace")
     data: object = {}
     if text.startswith("---\n"):
@@ -164,11 +192,27 @@ def read_card(folder: Path) -> tuple[str | None, str, str | None]:
         except yaml.YAMLError:
             data = {}
     told = data if isinstance(data, dict) else {}
-    base = told.get("base_model")
+    base, own = told.get("base_model"), told.get("umaf")
     base = base[0] if isinstance(base, list) and base else base
     about = " ".join(line for line in text.split("\n") if line.strip())[:2000]
     licence = told.get("license")
-    return (licence if isinstance(licence, str) else None), about, base if isinstance(base, str) else None
+    try:
+        asks = _asks(own["asks"]) if isinstance(own, dict) and "asks" in own else ()
+    except (ValueError, TypeError, KeyError):
+        asks = ()
+    return Card(
+        licence if isinstance(licence, str) else None, about, base if isinstance(base, str) else None, asks
+    )
+
+
+def _asks(rows: Iterable[Mapping[str, Any]]) -> tuple[Ask, ...]:
+    found = []
+    for row in rows:
+        labels = tuple(str(label) for label in row["labels"])
+        if isinstance(row["labels"], str) or len(set(labels)) < 2:
+            raise ValueError("labels are two words or more")
+        found.append(Ask(str(row.get("cue") or CUE), labels))
+    return tuple(found)
 
 
 def _asked(query: str, limit: int) -> list[str]:

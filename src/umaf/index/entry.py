@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from umaf.extraction import Fingerprint, FingerprintCard
-from umaf.extraction.fingerprint import WIDTH
+from umaf.extraction.fingerprint import WIDTH, card_from
 from umaf.index.answers import SKETCH
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ SHOWN = (
     "licence",
     "scores",
 )
+# Each column that is fetched costs a read for every hit, so what the card says is read from it.
+FETCHED = ("key", "model", "place", "licence", "scores", "card")
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,7 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     """Read an entry from the table's columns."""
     card = None
     if row["card"]:
-        data = json.loads(row["card"])
-        listed = {name: tuple(data[name]) for name in ("depths", "sources", "weights")}
-        card = FingerprintCard(**{**data, **listed})
+        card = card_from(json.loads(row["card"]))
     return Entry(
         key=row["key"],
         model=row["model"],
@@ -151,6 +151,12 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         about=row["about"] or "",
         scores=json.loads(row["scores"] or "{}"),
     )
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the columns of `FETCHED` to those of `SHOWN`."""
+    card = json.loads(row["card"]) if row["card"] else {}
+    return {name: row[name] if name in FETCHED else card.get(name) for name in SHOWN}
 
 
 def renamed(entry: Entry, **changes: Any) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import torch
@@ -82,15 +83,18 @@ def near_duplicates(store: Store, *, threshold: float = SAME, where: str | None 
 def likely_bases(store: Store, *, least: float = 0.5) -> list[Hint]:
     """For each model that was fingerprinted without a base, name the one in the store that it most resembles.
 
-    Only models with the same tokenizer and architecture are asked; a smaller hint than `least` is none.
+    Only models with the same tokenizer and architecture are asked; a smaller hint than `least` is none. A fingerprint
+    of label words says what was learned, not what a model is, and gives none; a store of the extractor pca hints best.
 
     Returns:
         Hints, the surest first. Which of two is the base cannot be seen from fingerprints: a pair gives two hints.
     """
-    names = ["key", "model", "architecture", "tokenizer", "layers", "width"]
+    names = ["key", "model", "architecture", "tokenizer", "layers", "width", "card"]
     condition = "has_fingerprint = true AND difference = false"
     rows = {row["key"]: row for row in store.rows(condition, columns=names)}
     keys, vectors = store.vectors("difference = false")
+    wordless = [not json.loads(rows[key]["card"]).get("words") for key in keys]
+    keys, vectors = [key for key, fits in zip(keys, wordless, strict=True) if fits], vectors[wordless]
     unit = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
     groups: dict[tuple, list[int]] = {}
     for at, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Search a store: by model, by fingerprint, or by task."""
+"""Search a store by a model or a fingerprint; `umaf.index.task` searches by task."""
 
 from __future__ import annotations
 
@@ -12,27 +12,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from umaf.errors import StoreError, TaskError
+from umaf.errors import StoreError
 from umaf.extraction import DISTANCES, SIMILARITIES, Fingerprint
 from umaf.extraction.similarity import Similarity
-from umaf.generation.finetune import finetune
-from umaf.generation.goals import labelled_goal
-from umaf.generation.train import Schedule
-from umaf.index.answers import answers_of, knowledge
 from umaf.index.build import Opening, identify, read_model
 from umaf.index.collect import Candidate
 from umaf.index.entry import Entry
 from umaf.index.per_base import nearest_per_base
-from umaf.index.query import Query, query_vector
 from umaf.index.space import check_space
 from umaf.index.store import EXACT, Store, both, quoted
-from umaf.models import Model
 from umaf.models.locate import locate
 
 # Other metrics than the cosine are computed on this many nearest by cosine where a store is large.
 SHORTLIST = 1000
-ROUTES = ("answers", "expert")
-BRIEF = Schedule(steps=60, rate=2e-3, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,7 @@ class Hit:
         parameters: number, or None.
         licence: or None.
         scores: measured scores by task.
+        tried: what it achieved when it was run on the query's texts (`umaf.index.trial`); None where it was not.
     """
 
     rank: int
@@ -60,6 +53,7 @@ class Hit:
     parameters: int | None
     licence: str | None
     scores: dict[str, float] = field(default_factory=dict)
+    tried: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Found:
 
     Attributes:
         hits: best first.
-        by: "fingerprint" or "answers", what was compared.
+        by: what was compared, such as "fingerprint" or "answers".
         metric: how.
         searched: entries in the store.
         exact: whether every entry was looked at.
@@ -113,9 +107,7 @@ def by_fingerprint(store: Store, fingerprint: Fingerprint, asked: Asked | None =
     """
     check_space(fingerprint.card, store.space)
     how = asked or Asked()
-    # What was learned since a base and what a model is are no comparable numbers.
-    kind = f"difference = {'true' if fingerprint.card.base is not None else 'false'}"
-    where = both(kind, _narrowed(how))
+    where = both(_of_kind(store, fingerprint), narrowed(how))
     vector = fingerprint.vector.flatten()
     if how.per_base:
         rows, seconds = nearest_per_base(store, fingerprint, where=where, limit=how.limit)
@@ -123,7 +115,7 @@ def by_fingerprint(store: Store, fingerprint: Fingerprint, asked: Asked | None =
             hits_of(rows), "fingerprint per base", "cosine", store.outline().count, True, 1.0, seconds
         )
     if how.metric == "cosine":
-        return _nearest(store, vector, "fingerprint", where, how)
+        return nearest(store, vector, "fingerprint", where, how)
     return _by_metric(store, fingerprint, where, how)
 
 
@@ -160,60 +152,7 @@ def by_model(
         raise StoreError(
             f"{name} has neither a fingerprint nor answers in the store; remove it and add it again."
         )
-    return _nearest(store, entry.answers, "answers", _narrowed(how), how)
-
-
-def by_task(
-    store: Store,
-    query: Query,
-    *,
-    asked: Asked | None = None,
-    route: str = "answers",
-    reader: Model | None = None,
-) -> Found:
-    """Find the models that do what a handful of texts show.
-
-    Args:
-        store: where.
-        query: texts, with labels or without.
-        asked: how the search is narrowed.
-        route: "answers" compares the query as if it were a model, and opens none; "expert" briefly trains `reader` on
-            the labelled texts, and compares what it then answers.
-        reader: for "answers" says which texts are alike (shared pieces of words when not given); for "expert" learns.
-
-    Raises:
-        TaskError: no such route, or one that needs labels or a reader that were not given.
-    """
-    how = asked or Asked()
-    if how.metric != "cosine":
-        raise TaskError(
-            f"A search by task compares answers by their cosine, and {how.metric!r} was asked for; leave --metric out."
-        )
-    vector = task_vector(store.space.texts, query, route=route, reader=reader, cue=store.space.cue)
-    return _nearest(store, vector, "answers", _narrowed(how), how)
-
-
-def task_vector(
-    probes: Sequence[str],
-    query: Query,
-    *,
-    route: str = "answers",
-    reader: Model | None = None,
-    cue: str = "answer",
-) -> Tensor:
-    """Turn a query into the vector that `by_task` searches with, `[1024]`."""
-    if route not in ROUTES:
-        raise TaskError(f"No way to search by task is called {route!r}; there are {', '.join(ROUTES)}.")
-    if route == "answers":
-        return query_vector(query, probes, reader=reader)
-    if reader is None or len(query.classes) < 2:
-        raise TaskError(
-            "The route expert trains a reader on the texts' labels, and needs a --reader and texts of two labels or "
-            f"more; got {'a' if reader else 'no'} reader and {len(query.classes)} labels."
-        )
-    goal = labelled_goal(query.texts, query.cue, query.classes, query.labels)
-    tuned = finetune(reader, goal, schedule=BRIEF, truncate=True)
-    return knowledge(answers_of(tuned, probes, cue))
+    return nearest(store, entry.answers, "answers", narrowed(how), how)
 
 
 def stored(store: Store, name: str) -> Entry | None:
@@ -267,17 +206,31 @@ def arrange(store: Store, *, smallest: int = EXACT) -> float | None:
     """
     if len(store) < smallest:
         return None
-    # Cells of a few thousand rows: fewer are slow to search, more are slow to make.
-    store.divide(max(16, min(1024, len(store) // 4000)))
+    # Cells of about two thousand rows: fewer are slow to search, more are slow to make.
+    store.divide(max(16, min(1024, len(store) // 2000)))
     return measure_recall(store)
 
 
-def _narrowed(how: Asked) -> str | None:
+def _of_kind(store: Store, fingerprint: Fingerprint) -> str | None:
+    """Say which entries a fingerprint compares with; None for all of them.
+
+    What was learned since a base and what a model is are no comparable numbers. What label words mean is told in the
+    same way with a base and without one.
+    """
+    change = fingerprint.card.base is not None
+    if fingerprint.card.words or store.outline().kinds == {change}:
+        return None
+    return f"difference = {'true' if change else 'false'}"
+
+
+def narrowed(how: Asked) -> str | None:
+    """Write how a search is narrowed as one condition."""
     left_out = f"key NOT IN ({', '.join(map(quoted, how.without))})" if how.without else None
     return both(how.where, left_out)
 
 
-def _nearest(store: Store, vector: Tensor, column: str, where: str | None, how: Asked) -> Found:
+def nearest(store: Store, vector: Tensor, column: str, where: str | None, how: Asked) -> Found:
+    """Find the entries whose vectors in a column are nearest to one, through cells where there are some."""
     began = time.perf_counter()
     through = column == "fingerprint" and store.approximate(column)
     rows = store.nearest(vector, column=column, where=where, limit=how.limit, exact=not through)

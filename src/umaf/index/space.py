@@ -45,7 +45,7 @@ class Space(BaseModel):
 
 
 def make_space(
-    texts: Sequence[str] | None = None, *, extractor: str = "pca", normalisation: str = "centred"
+    texts: Sequence[str] | None = None, *, extractor: str = "answers", normalisation: str = "centred"
 ) -> Space:
     """Choose the settings of a new store.
 

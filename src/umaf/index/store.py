@@ -16,14 +16,12 @@ from torch import Tensor
 
 from umaf.errors import StoreError
 from umaf.index.commits import lost_a_race, said, turn
-from umaf.index.entry import SHOWN, Entry, entry_of, row_of, schema
+from umaf.index.entry import FETCHED, SHOWN, Entry, entry_of, row_of, schema, shown
 from umaf.index.space import Space
 
 # From this many rows on, search goes through an index of cells (Iceberg: below, brute force is fast enough).
 EXACT = 100_000
 ATTEMPTS = 30
-# Seconds that an outline is good for.
-FRESH = 1.0
 # A table of many small pieces is slow to read.
 PIECES = 64
 Value = TypeVar("Value")
@@ -37,11 +35,15 @@ class Outline:
         count: entries.
         cells: columns that have an index of cells.
         recall: what was measured when the cells were made.
+        whole: columns of vectors that every entry has.
+        kinds: whether fingerprints tell a difference to a base; both values where some do and some do not.
     """
 
     count: int
     cells: frozenset[str]
     recall: float | None
+    whole: frozenset[str] = frozenset()
+    kinds: frozenset[bool] = frozenset()
 
 
 class Store:
@@ -57,20 +59,38 @@ class Store:
         self.space = space
         self._table = table
         self._about = about
-        self._known, self._asked = Outline(0, frozenset(), None), -FRESH - 1.0
+        self._known, self._seen = Outline(0, frozenset(), None), (-1, -1)
 
     def __len__(self) -> int:
         """Count the entries."""
         return self._read(lambda: self._table.count_rows())
 
     def outline(self) -> Outline:
-        """Say what a search has to know: at most a second old, because asking costs as much as searching."""
-        if time.monotonic() - self._asked > FRESH:
+        """Say what a search has to know; asked again only where something was written since."""
+        seen = self._read(lambda: (self._table.version, self._about.version))
+        if seen != self._seen:
             cells = {column for one in self._read(self._table.list_indices) for column in one.columns}
+            cells &= {"fingerprint", "answers"}
             noted = self.noted("recall") if cells else None
-            self._known = Outline(len(self), frozenset(cells), json.loads(noted)["recall"] if noted else None)
-            self._asked = time.monotonic()
+            recall = json.loads(noted)["recall"] if noted else None
+            count, without = (
+                len(self),
+                {name: self._count(f"has_{name} = false") for name in ("fingerprint", "answers")},
+            )
+            changes = self._count("has_fingerprint = true AND difference = true")
+            plain = count - without["fingerprint"] - changes
+            self._known = Outline(
+                count,
+                frozenset(cells),
+                recall,
+                frozenset(name for name, missing in without.items() if not missing),
+                frozenset(kind for kind, many in ((True, changes), (False, plain)) if many),
+            )
+            self._seen = seen
         return self._known
+
+    def _count(self, where: str) -> int:
+        return self._read(lambda: self._table.count_rows(where))
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Add entries, in one commit; one whose key is there already is replaced.
@@ -172,17 +192,21 @@ class Store:
         if not np.any(query):
             return []
         through = not exact if exact is not None else self.approximate(column)
+        has = None if column in self.outline().whole else f"has_{column} = true"
+        condition = both(has, where)
 
         def read() -> list[dict[str, Any]]:
             asked = self._table.search(query, vector_column_name=column, query_type="vector")
-            asked = asked.distance_type("cosine").where(both(f"has_{column} = true", where), prefilter=True)
+            asked = asked.distance_type("cosine")
+            # A condition costs a look at every entry, so there is none where it would leave nothing out.
+            asked = asked.where(condition, prefilter=True) if condition else asked
             if through:
                 asked = asked.nprobes(PROBED).refine_factor(REFINED)
             else:
                 asked = asked.bypass_vector_index()
-            return asked.select([*SHOWN, "_distance"]).limit(limit).to_list()
+            return asked.select([*FETCHED, "_distance"]).limit(limit).to_list()
 
-        found = [{**row, "similarity": 1.0 - row.pop("_distance")} for row in self._read(read)]
+        found = [{**shown(row), "similarity": 1.0 - row["_distance"]} for row in self._read(read)]
         return [row for row in found if row["similarity"] == row["similarity"]]
 
     def approximate(self, column: str = "fingerprint") -> bool:
@@ -214,11 +238,16 @@ class Store:
             self._commit(lambda: self._table.optimize())
 
     def divide(self, cells: int, *, column: str = "fingerprint") -> None:
-        """Make the index of cells for a column: k-means cells of vectors kept in 8 bits a number."""
-        from lancedb.index import IvfSq
+        """Make the index of cells for a column: k-means cells of vectors kept in 8 bits a number.
+
+        What every search asks of an entry, whether it has the vector and of which kind it is, is kept as bits.
+        """
+        from lancedb.index import Bitmap, IvfSq
 
         config = IvfSq(distance_type="cosine", num_partitions=cells, sample_rate=64, max_iterations=20)
         self._commit(lambda: self._table.create_index(column, config=config, replace=True))
+        for flag in (f"has_{column}", "difference"):
+            self._commit(lambda flag=flag: self._table.create_index(flag, config=Bitmap(), replace=True))
 
     def _commit(self, write: Callable[[], object]) -> None:
         """Write under the lock, and again where another commit came first."""
@@ -226,7 +255,6 @@ class Store:
             try:
                 with turn(self.place):
                     write()
-                self._asked = -FRESH - 1.0
                 return
             except (RuntimeError, OSError, ValueError) as problem:
                 if attempt + 1 == ATTEMPTS or not lost_a_race(problem):

@@ -13,8 +13,10 @@ from umaf.cli import main
 from umaf.errors import ModelError, NumericalError, StoreError, TaskError
 from umaf.extraction import extract
 from umaf.index import (
+    Ask,
     Query,
     add,
+    add_outputs,
     by_model,
     by_task,
     collect,
@@ -25,8 +27,11 @@ from umaf.index import (
     make_store,
     open_store,
     query_vector,
+    try_found,
+    verify,
 )
 from umaf.models import open_model
+from umaf.readout import label_scores
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ def test_a_query_to_the_hub_gives_its_ids(monkeypatch):
 
 
 def test_a_build_is_incremental_and_a_broken_model_stops_nothing(folder, tmp_path):
-    store = make_store(tmp_path / "store", make_space(PROBES))
+    store = make_store(tmp_path / "store", make_space(PROBES, extractor="pca"))
     (folder / "gpt2" / "model.safetensors").write_bytes(b"not weights")
     first = add(store, collect([str(folder)]))
     assert first.added == ("deep/tuned", "llama") and list(first.failed) == ["gpt2"] and not first.known
@@ -177,7 +182,7 @@ def test_the_route_expert_trains_the_reader_and_needs_labels(folder, tmp_path):
 
 
 def test_a_model_is_found_by_name_key_place_or_weights(folder, tmp_path):
-    store = make_store(tmp_path / "store", make_space(PROBES))
+    store = make_store(tmp_path / "store", make_space(PROBES, extractor="pca"))
     add(store, collect([str(folder)], base=None))
     shutil.copytree(folder / "llama", tmp_path / "copy")
     for name in ("llama", str(folder / "llama"), str(tmp_path / "copy")):
@@ -243,3 +248,68 @@ def test_mistakes_on_the_command_line_are_one_sentence(run, folder, probes, tmp_
         assert part in shown and len(shown.strip().splitlines()) == 1, shown
     (tmp_path / "box.json").write_text(json.dumps({"name": "box", "outputs": [[0.5, 0.5]]}))
     assert "one row of scores" in run("add", "store", "--outputs", "box.json", code=1).replace("\n", " ")
+
+
+def write_card(folder, asks):
+    rows = "".join(f"  - {{cue: {cue}, labels: [{', '.join(labels)}]}}\n" for cue, labels in asks)
+    (folder / "README.md").write_text(f"---\numaf:\n  asks:\n{rows}---\n# A model\n")
+
+
+def test_cards_and_lists_say_what_a_model_answers(folder, tmp_path):
+    write_card(folder / "llama", [("tone", ("good", "bad")), ("topic", ("film", "music"))])
+    found = {one.name: one for one in collect([str(folder)])}
+    assert found["llama"].asks == (Ask("tone", ("good", "bad")), Ask("topic", ("film", "music")))
+    assert found["gpt2"].asks == ()
+    (tmp_path / "list.jsonl").write_text(json.dumps({"model": "org/a", "labels": ["yes", "no"], "cue": "so"}))
+    assert collect([str(tmp_path / "list.jsonl")])[0].asks == (Ask("so", ("yes", "no")),)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"model": "org/a", "labels": "yes"}))
+    with pytest.raises(StoreError, match="two words or more"):
+        collect([str(tmp_path / "list.jsonl")])
+
+
+def test_models_meet_by_what_their_labels_mean(folder, tmp_path):
+    """Who shares words is near, a card that says more is read again, and a query of words finds who has them."""
+    store = make_store(tmp_path / "store", make_space(PROBES))
+    write_card(folder / "gpt2", [("tone", ("good", "bad"))])
+    assert len(add(store, collect([str(folder)])).added) == 3
+    write_card(folder / "llama", [("tone", ("good", "bad"))])
+    assert add(store, collect([str(folder / "llama")])).added == ("llama",) and len(store) == 3
+    entries = {one.model: one for one in store.entries()}
+    assert (
+        entries["llama"].card.words == ("tone: good", "tone: bad") and entries["deep/tuned"].card.words == ()
+    )
+    assert float(entries["llama"].vector @ entries["gpt2"].vector) > 0.3
+    assert abs(float(entries["llama"].vector @ entries["deep/tuned"].vector)) < 0.2
+    texts = ("a good film", "a bad film", "good music", "bad music")
+    query = Query(texts, ("good", "bad", "good", "bad"), "tone")
+    found = by_task(store, query)
+    assert found.by == "words, then answers"
+    assert {hit.model for hit in found.hits[:2]} == {"llama", "gpt2"} and len(found.hits) == 3
+    assert by_task(store, Query(texts, ("a", "b", "a", "b"))).by == "answers"
+    with pytest.raises(TaskError, match="two labels or more"):
+        by_task(store, Query(texts), route="words")
+    assert verify(store).faults == ()
+
+
+def test_a_trial_ranks_by_what_is_achieved(folder, tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store", make_space(PROBES))
+    for name in ("llama", "gpt2"):
+        write_card(folder / name, [("tone", ("good", "bad"))])
+    add(store, collect([str(folder / "llama"), str(folder / "gpt2")]))
+    add_outputs(
+        store, "box", torch.rand(len(PROBES), 2, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    )
+    query = Query(("a good film", "a bad film", "good music"), ("good", "bad", "good"), "tone")
+    found = by_task(store, query)
+    tried = try_found(store, found, query, many=3)
+    assert (
+        tried.by == f"{found.by}; 2 tried" and tried.hits[-1].model == "box" and tried.hits[-1].tried is None
+    )
+    for hit in tried.hits[:2]:
+        scores = label_scores(open_model(folder / hit.model), query.texts, ("good", "bad"), "tone")
+        assert hit.tried == pytest.approx(float((scores.argmax(1) == torch.tensor([0, 1, 0])).float().mean()))
+    assert tried.hits[0].tried >= tried.hits[1].tried and [hit.rank for hit in tried.hits] == [1, 2, 3]
+    silent = try_found(store, found, Query(query.texts), many=2)
+    assert all(0 <= hit.tried <= 1 for hit in silent.hits[:2])
+    with pytest.raises(TaskError, match="one model or more"):
+        try_found(store, found, query, many=0)

@@ -222,3 +222,20 @@ def test_near_duplicates_are_pairs_of_one_kind(store):
     store.put([one, other, third, twin, foreign])
     pairs = near_duplicates(store)
     assert [pair.models for pair in pairs] == [("m0", "twin")] and pairs[0].same_weights
+
+
+def test_an_outline_follows_what_others_write(store):
+    store.put(made(2))
+    other = open_store(store.place)
+    assert (other.outline().count, other.outline().kinds) == (2, {False})
+    change = made(3, seed=5)[2]
+    store.put([renamed(change, card=replace(change.card, base="b"))])
+    assert (other.outline().count, other.outline().kinds) == (3, {False, True})
+    assert other.outline().whole == {"fingerprint"}
+
+
+def test_a_hit_says_what_a_listing_says(store):
+    store.put([renamed(one, licence="mit", scores={"t": 0.5}) for one in made(3)])
+    listed = {row["key"]: row for row in store.rows()}
+    for hit in store.nearest(made(1)[0].vector):
+        assert {name: value for name, value in hit.items() if name != "similarity"} == listed[hit["key"]]
