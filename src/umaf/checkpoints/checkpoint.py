@@ -16,6 +16,7 @@ from umaf.checkpoints.headers import Entry, read_header, read_index, read_shards
 from umaf.checkpoints.locate import locate
 from umaf.checkpoints.pages import Pages
 from umaf.checkpoints.pickles import ENDINGS, pickles_of, read_pickles
+from umaf.checkpoints.reads import Reads, opened, room
 from umaf.errors import CheckpointError, did_you_mean
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -47,6 +48,7 @@ class Checkpoint:
         self.files = tuple(dict.fromkeys(entry.file for entry in entries.values()))
         self._loaded = dict(loaded or {})
         self._maps: dict[Path, Pages] = {}
+        self._reads: dict[Path, Reads | None] = {}
         self._lock = threading.Lock()
 
     def flat(self, name: str) -> Tensor:
@@ -67,6 +69,37 @@ class Checkpoint:
                 f"{entry.file} was cut short within {name} since it was opened; fetch it again."
             )
         return pages.tensor(entry.start, entry.numel, dtype)
+
+    def fill(self, name: str, start: int, out: Tensor) -> None:
+        """Read `len(out)` numbers of a tensor, from its number `start` on, into `out`, in the dtype that this has.
+
+        Nothing is mapped, and no page stays in this process: for those who go through a tensor once, range by range.
+
+        Args:
+            name: of the tensor.
+            start: its first number that is wanted.
+            out: `[count]`, contiguous, in memory of the caller.
+
+        Raises:
+            CheckpointError: no such tensor, or its file was cut short or taken away since it was opened.
+        """
+        entry = self._entry(name)
+        dtype = torch_dtype(entry.dtype)
+        try:
+            reader = None if name in self._loaded or not len(out) else self._reader(entry.file)
+            if reader is None:
+                out.copy_(self.flat(name)[start : start + len(out)])
+                return
+            numbers, data = (
+                (out, out.view(torch.uint8).numpy()) if out.dtype == dtype else room(len(out), dtype)
+            )
+            reader.into(entry.start + start * dtype.itemsize, data)
+        except (OSError, EOFError) as problem:
+            raise CheckpointError(
+                f"{entry.file} was cut short or taken away within {name} since it was opened; fetch it again."
+            ) from problem
+        if numbers is not out:
+            out.copy_(numbers)
 
     def read(self, name: str) -> Tensor:
         """Give a tensor in its shape and stored dtype, where it lies; it must not be written to.
@@ -95,6 +128,7 @@ class Checkpoint:
         """Let go of the files; those that tensors still point into are closed with the last of these."""
         with self._lock:
             self._maps.clear()
+            self._reads.clear()
 
     def __enter__(self) -> Checkpoint:
         """Give itself, to be closed at the end of a block."""
@@ -113,6 +147,13 @@ class Checkpoint:
             near = did_you_mean(name, self.entries)
             raise CheckpointError(f"{self.name} has no tensor {name} among its {len(self.entries)}.{near}")
         return self.entries[name]
+
+    def _reader(self, path: Path) -> Reads | None:
+        if path not in self._reads:
+            with self._lock:
+                if path not in self._reads:
+                    self._reads[path] = opened(path)
+        return self._reads[path]
 
     def _pages(self, path: Path) -> Pages:
         pages = self._maps.get(path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from umaf.merging.feeds import Aligned, Fallback, Feed, Flat, Table
+from umaf.merging.feeds import Aligned, Fallback, Feed, Flat, Stored, Table
 from umaf.merging.jobs import Job, Plan, Rows, Source
 from umaf.merging.work import Work
 
@@ -21,8 +21,8 @@ def bind(plan: Plan, job: Job) -> Work:
     """
     base = None if job.base is None else job.base
     if job.rows is None:
-        feeds: list[Feed] = [Flat(flat_of(plan, source), where(plan, source)) for source in job.sources]
-        ground: Feed | None = None if base is None else Flat(flat_of(plan, base), where(plan, base))
+        feeds: list[Feed] = [_feed(plan, source) for source in job.sources]
+        ground: Feed | None = None if base is None else _feed(plan, base)
     else:
         feeds, ground = _aligned(plan, job, job.rows)
     return Work(
@@ -36,6 +36,12 @@ def bind(plan: Plan, job: Job) -> Work:
         job.parts,
         plan.recipe.seed,
     )
+
+
+def _feed(plan: Plan, source: Source) -> Feed:
+    if not has_lora(plan, source):
+        return Stored(plan.models[source.model].checkpoint, source.tensor, where(plan, source))
+    return Flat(flat_of(plan, source), where(plan, source))
 
 
 def where(plan: Plan, source: Source) -> str:

@@ -131,11 +131,9 @@ def masked(row: Tensor, mask: np.ndarray, target: Tensor) -> None:
         >>> out
         tensor([3., 0.])
     """
-    if row.device.type == "cpu":
-        # NumPy multiplies by booleans three times as fast as torch.
-        np.multiply(row.detach().numpy(), mask.reshape(row.shape), out=target.detach().numpy())
-    else:
-        torch.mul(row, torch.from_numpy(mask.reshape(row.shape)).to(row.device), out=target)
+    # torch makes numbers of bytes at the speed of memory; of booleans, or in the product itself, ten times slower.
+    flags = torch.from_numpy(mask.view(np.uint8).reshape(row.shape)).to(row.device, row.dtype)
+    torch.mul(row, flags, out=target)
 
 
 def match_l1(target: Tensor, row: Tensor) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from umaf.checkpoints import Checkpoint, torch_dtype
 from umaf.errors import NumericalError
 
 
@@ -59,6 +60,46 @@ class Flat:
     def fill(self, start: int, stop: int, out: Tensor) -> None:
         """Write a range of entries into `out`."""
         out.copy_(self.flat[start:stop])
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Give a range of entries in the stored dtype; it must not be written to."""
+        return self.flat[start:stop]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint, read range by range, so that none of it stays in memory.
+
+    Attributes:
+        checkpoint: opened.
+        name: of the tensor in it.
+        where: file and name, for messages.
+
+    Example:
+        >>> from umaf.checkpoints import open_checkpoint
+        >>> opened = open_checkpoint("zoo:llama-1m")
+        >>> Stored(opened, "model.norm.weight").numel
+        128
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    where: str = ""
+
+    @property
+    def numel(self) -> int:
+        """Number of entries."""
+        return self.checkpoint.entries[self.name].numel
+
+    def fill(self, start: int, stop: int, out: Tensor) -> None:
+        """Write a range of entries into `out`."""
+        self.checkpoint.fill(self.name, start, out)
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Give a range of entries in the stored dtype, in memory of its own."""
+        out = torch.empty(stop - start, dtype=torch_dtype(self.checkpoint.entries[self.name].dtype))
+        self.checkpoint.fill(self.name, start, out)
+        return out
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from umaf.errors import CheckpointError, ConfigError, NumericalError
-from umaf.merging.feeds import Feed, Flat, blame
+from umaf.merging.feeds import Feed, Flat, Stored, blame
 from umaf.merging.jobs import Job, Parts
 from umaf.merging.rules import Rule, asked_by, rule_for
 from umaf.merging.sink import Memory, Target
@@ -233,10 +233,7 @@ def _copy(work: Work, name: str, target: Target, first: int, last: int) -> None:
     for start in range(first, last, CHUNK):
         stop = min(start + CHUNK, last)
         chunk = target.take(start, stop)
-        if isinstance(source, Flat):
-            chunk.copy_(source.flat[start:stop])
-        else:
-            source.fill(start, stop, chunk)
+        source.fill(start, stop, chunk)
         if floating and not math.isfinite(float(chunk.sum(dtype=torch.float32))):
             blame([source], start, stop)
         for other in others:
@@ -249,8 +246,10 @@ def _copy(work: Work, name: str, target: Target, first: int, last: int) -> None:
 
 
 def _same(one: Feed, other: Feed, start: int, stop: int) -> bool:
-    if isinstance(one, Flat) and isinstance(other, Flat) and one.flat.dtype == other.flat.dtype:
-        return torch.equal(one.flat[start:stop], other.flat[start:stop])
+    if isinstance(one, (Flat, Stored)) and isinstance(other, (Flat, Stored)):
+        first, second = one.take(start, stop), other.take(start, stop)
+        if first.dtype == second.dtype:
+            return torch.equal(first, second)
     left, right = torch.empty(stop - start), torch.empty(stop - start)
     one.fill(start, stop, left)
     other.fill(start, stop, right)

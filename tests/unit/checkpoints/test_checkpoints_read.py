@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import time
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from umaf.checkpoints import Entry, identity, open_checkpoint
+from umaf.checkpoints import Entry, identity, open_checkpoint, reads
 from umaf.errors import CheckpointError
 
 TENSORS = {
@@ -49,6 +50,31 @@ def test_every_format_and_shape_is_read_as_the_library_reads_it(tmp_path):
             assert found.dtype == tensor.dtype and found.shape == tensor.shape
             assert torch.equal(found.float(), tensor.float())
             assert opened.flat(name).shape == (tensor.numel(),)
+
+
+@pytest.mark.parametrize("most", [300, 0])
+def test_a_range_is_read_into_memory_of_the_caller(tmp_path, monkeypatch, most):
+    # Where too many files are open, out of the memory map.
+    monkeypatch.setattr(reads, "MOST", most)
+    values = torch.randn(9).bfloat16()
+    save_file({"a": torch.ones(3), "b": values}, tmp_path / "model.safetensors")
+    opened = open_checkpoint(tmp_path)
+    for dtype in (torch.bfloat16, torch.float32):
+        out = torch.full((4,), 5.0, dtype=dtype)
+        opened.fill("b", 2, out[:3])
+        assert torch.equal(out, torch.cat([values[2:5].to(dtype), torch.tensor([5.0], dtype=dtype)]))
+    opened.close()
+    opened.fill("b", 0, out)
+    assert torch.equal(out, values[:4].float())
+
+
+def test_a_range_of_a_file_that_was_cut_is_one_sentence(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    opened = open_checkpoint(tmp_path)
+    os.truncate(path, 2000)
+    with pytest.raises(CheckpointError, match=r"model.safetensors was cut short .* within a since"):
+        opened.fill("a", 0, torch.empty(1000))
 
 
 def test_a_lone_file_and_a_folder_with_one_are_opened(tmp_path):
