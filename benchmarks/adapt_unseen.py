@@ -1,6 +1,7 @@
 """Unseen tasks, measured: the base, the best single expert, and experts chosen by prompt, classifier, probe or shots.
 
-    python -m benchmarks.adapt_unseen [--seeds 0 1 2] [--tasks graded/two_steps ...] [--minutes 120] [--only-summary]
+    python -m benchmarks.adapt_unseen [--seeds 0 1 2] [--tasks graded/two_steps ...] [--stages plain ...]
+                                      [--minutes 120] [--only-summary]
 
 The experts are those that benchmarks/adapt.py trained on the train tasks (one shelf per seed); no expert and no
 dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one seed:
@@ -8,8 +9,11 @@ dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one
 - shots are the first texts of the task's train side, nested: 3 are among the 5, 5 among the 10;
 - the best single expert is chosen on the same 10 shots as the mixture it is compared with (and, as a second
   comparison with more information, on 60 validation texts); nothing is ever chosen on test;
-- the classifier is trained, and the probe fitted, on texts of the train tasks alone;
+- with 10 shots everything is done three times, each with shots of its own, and a text counts with the mean;
+- the classifier is trained, the probe fitted, and the prompt told 16 known requests, on texts of the train tasks alone;
 - the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600);
+- what makes a mixture good, and how far it may lie from the base, was chosen on train tasks, each with the experts of
+  the others, by validation texts;
 - matrices are multiplied in bfloat16 everywhere, as in the experts' training and test.
 
 Figures are differences in the share of right answers on the same test texts, mean over tasks and seeds, with intervals
@@ -51,28 +55,32 @@ from umaf.search import CrossEntropy
 from umaf.tasks.graded import reward_of
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = (
-    "benchmarks/adapt_unseen.py",
-    "src/umaf/dispatch/few_shot.py",
-    "src/umaf/dispatch/naming.py",
-    "src/umaf/dispatch/probe.py",
-    "src/umaf/dispatch/classifier.py",
-    "src/umaf/search/cem.py",
-)
+# What decides the cells of a stage; each stage has a cache of its own.
+SOURCES = {
+    "plain": ("dispatch/decode.py", "experts/rollout.py"),
+    "named": tuple(
+        f"dispatch/{name}.py"
+        for name in ("beside", "classifier", "lead", "naming", "probe", "prompt", "prototypes")
+    ),
+    "shots": ("dispatch/few_shot.py", "search/cem.py"),
+    "more_shots": ("dispatch/few_shot.py", "search/cem.py"),
+}
 TEST, VALIDATION, BATCH = 120, 60, 60
 SHOTS = (3, 5, 10, 20)
 LAYERS_AT = 10
 NAMED = 120
 """Texts per train task that the classifier and the probe learn from."""
-STAGES = ("headline", "more")
+DRAWS = 3
+"""Sets of 10 shots."""
 SEARCH = CrossEntropy(population=16, elites=4, iterations=8)
 
 
-def place() -> Path:
-    """Give the folder of cells of the code, and of the experts, as they are now."""
-    files = [ROOT / name for name in SOURCES]
-    own = hash_texts(path.read_text(encoding="utf-8") for path in files)[:12]
-    return home() / "unseen" / own
+def place(stage: str) -> Path:
+    """Give the folder of a stage's cells, by the code and the experts as they are now."""
+    files = [ROOT / "src" / "umaf" / name for name in SOURCES[stage]]
+    sizes = repr((TEST, VALIDATION, BATCH, SHOTS, LAYERS_AT, NAMED, SEARCH))
+    own = hash_texts([sizes, *(path.read_text(encoding="utf-8") for path in files)])[:12]
+    return home() / "unseen" / f"{stage}-{own}"
 
 
 @functools.cache
@@ -104,8 +112,10 @@ def dispatcher_of(by: str, seed: int) -> Dispatcher:
     """Make a dispatcher that learns from the train tasks alone, once per seed."""
     shelf = shelf_of(seed)
     if by != "classifier":
-        return make_dispatcher(by, shelf, Material(examples=named_texts(seed)))
-    folder = place() / "classifiers" / str(seed)
+        # The prompt compares what the base says to what it said to known requests, so both are said alike.
+        with torch.autocast("cpu", torch.bfloat16, enabled=by == "prompt"):
+            return make_dispatcher(by, shelf, Material(examples=named_texts(seed)))
+    folder = place("named") / "classifiers" / str(seed)
     if not folder.exists():
         settings = TrainSettings(
             objective="next_token",
@@ -131,9 +141,9 @@ class Cell:
         self.test = self.task.test[:TEST]
 
     def correct(self, decision: Decision) -> tuple[list[bool], float]:
-        """Ask the test texts, each with its mixture; gives which are right, and the seconds of writing."""
+        """Ask the test texts, each with its mixture; gives which are right, and the CPU seconds of writing."""
         requests = [asked(self.shelf.model, one.text, self.task.cue) for one in self.test]
-        begun = time.perf_counter()
+        begun = time.process_time()
         replies = []
         for start in range(0, len(requests), BATCH):
             rows = list(range(start, min(start + BATCH, len(requests))))
@@ -142,7 +152,7 @@ class Cell:
                 replies += self.adaptive.generate(
                     [requests[row] for row in rows], drawing=drawing, experts=decision.take(rows)
                 )
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         with judge(self.reward, run_code=self.reward == "code") as judged:
             found = judged([reply.text for reply in replies], self.test)
         return [value >= RIGHT for value in found], seconds
@@ -166,37 +176,43 @@ class Cell:
         pairs = list(zip(found.accuracy.tolist(), found.likelihood.tolist(), strict=True))
         return self.shelf.names[max(range(len(pairs)), key=lambda at: pairs[at])]
 
-    def headline(self, found: dict) -> None:
-        """Measure what the headline figures rest on."""
-        rows = len(self.test)
+    def plain(self, found: dict) -> None:
+        """Ask the base and every expert by itself, and choose the best of these on shots and on validation texts."""
         for name in ("base", *self.shelf.names):
-            decision = by_name(self.shelf, {} if name == "base" else {name: 1.0}, rows=rows)
+            decision = by_name(self.shelf, {} if name == "base" else {name: 1.0}, rows=len(self.test))
             found["correct"][name], found["seconds"][name] = self.correct(decision)
-        self._mix(10, found)
-        for by in ("prompt", "classifier"):
+        for count in SHOTS:
+            found["chosen"][f"shots{count}"] = self.best_on(self.task.train[:count])
+        found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
+
+    def named(self, found: dict) -> None:
+        """Let prompt, classifier and probe choose."""
+        for by in ("prompt", "classifier", "probe"):
             self._dispatched(by, found)
 
-    def more(self, found: dict) -> None:
-        """Measure the rest: other numbers of shots, weights per layer, the probe, and a choice by validation."""
-        found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
-        self._dispatched("probe", found)
+    def shots(self, found: dict) -> None:
+        """Search for mixtures on 10 shots, drawn several times."""
+        for draw in range(DRAWS):
+            mark = f"@{draw}" if draw else ""
+            examples = self.task.train[10 * draw : 10 * draw + 10]
+            if draw:
+                found["chosen"][f"shots10{mark}"] = self.best_on(examples)
+            self._mixed(f"fewshot10{mark}", self.material(examples), found)
+
+    def more_shots(self, found: dict) -> None:
+        """Search on other numbers of shots, and for weights per layer."""
+        for count in (count for count in SHOTS if count != 10):
+            self._mixed(f"fewshot{count}", self.material(self.task.train[:count]), found)
         layered = self.material(self.task.train[:LAYERS_AT], per="layer")
         self._mixed(f"fewshot{LAYERS_AT}_layers", layered, found)
-        for count in (count for count in SHOTS if count != 10):
-            self._mix(count, found)
-
-    def _mix(self, count: int, found: dict) -> None:
-        shots = self.task.train[:count]
-        found["chosen"][f"shots{count}"] = self.best_on(shots)
-        self._mixed(f"fewshot{count}", self.material(shots), found)
 
     def _dispatched(self, by: str, found: dict) -> None:
         decide = dispatcher_of(by, self.seed)
         texts = [one.text for one in self.test]
-        begun = time.perf_counter()
+        begun = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
             decisions = [decide(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        found["seconds"][f"{by}.first"] = time.perf_counter() - begun
+        found["seconds"][f"{by}.first"] = time.process_time() - begun
         whole = Decision(
             self.shelf.names,
             torch.cat([one.weights for one in decisions]),
@@ -206,10 +222,10 @@ class Cell:
         found["weights"][by] = whole.weights.mean(0).tolist()
 
     def _mixed(self, name: str, material: Material, found: dict) -> None:
-        begun = time.perf_counter()
+        begun = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
             weights, search = mix_by_shots(self.shelf, material)
-        found["seconds"][f"{name}.first"] = time.perf_counter() - begun
+        found["seconds"][f"{name}.first"] = time.process_time() - begun
         rows = weights.unsqueeze(0).expand(len(self.test), *weights.shape)
         decision = Decision(self.shelf.names, rows.clone(), ("",) * len(self.test))
         found["correct"][name], found["seconds"][name] = self.correct(decision)
@@ -217,11 +233,11 @@ class Cell:
         found["chosen"][f"{name}.score"] = list(search.score)
 
 
-def run(tasks: Sequence[str], chosen: Sequence[int], *, minutes: float) -> None:
-    """Measure what is missing, the headline of every cell first; begin nothing new after so many minutes."""
+def run(tasks: Sequence[str], chosen: Sequence[int], *, minutes: float, stages: Sequence[str]) -> None:
+    """Measure what is missing, stage by stage; begin nothing new after so many minutes."""
     until = time.monotonic() + 60 * minutes
-    for stage, seed, task in itertools.product(STAGES, chosen, tasks):
-        path = place() / stage / f"{task.partition('/')[2]}--{seed}.json"
+    for stage, seed, task in itertools.product(stages, chosen, tasks):
+        path = place(stage) / f"{task.partition('/')[2]}--{seed}.json"
         if path.exists() or time.monotonic() > until:
             continue
         found: dict = {"correct": {}, "seconds": {}, "chosen": {}, "weights": {}}
@@ -235,8 +251,8 @@ def run(tasks: Sequence[str], chosen: Sequence[int], *, minutes: float) -> None:
 def read() -> dict[tuple[str, int], dict]:
     """Read the cells measured so far, their stages put together."""
     found: dict[tuple[str, int], dict] = {}
-    for stage in STAGES:
-        for path in sorted((place() / stage).glob("*.json")):
+    for stage in SOURCES:
+        for path in sorted(place(stage).glob("*.json")):
             part = json.loads(path.read_text(encoding="utf-8"))
             cell = found.setdefault((part["task"], part["seed"]), {})
             for key in ("correct", "seconds", "chosen", "weights"):
@@ -248,11 +264,9 @@ def difference(cells: dict, one: str, other: str) -> Figure | None:
     """Mean difference in right answers; the interval draws seeds, tasks within them, and texts within those."""
     table: dict[int, list[np.ndarray]] = {}
     for (_, seed), cell in sorted(cells.items(), key=lambda item: item[0][1]):
-        right = cell["correct"]
-        if any(cell["chosen"].get(name, name) not in right for name in (one, other)):
-            continue
-        pair = [right[cell["chosen"].get(name, name)] for name in (one, other)]
-        table.setdefault(seed, []).append(np.subtract(*np.array(pair, dtype=float)))
+        pair = [_right(cell, name) for name in (one, other)]
+        if pair[0] is not None and pair[1] is not None:
+            table.setdefault(seed, []).append(pair[0] - pair[1])
     if not table:
         return None
     random = np.random.default_rng(0)
@@ -270,6 +284,14 @@ def difference(cells: dict, one: str, other: str) -> Figure | None:
     value = float(np.mean([part.mean() for parts in table.values() for part in parts]))
     count = sum(len(part) for parts in table.values() for part in parts)
     return Figure(round(value, 4), round(float(low), 4), round(float(high), 4), n=count)
+
+
+def _right(cell: dict, name: str) -> np.ndarray | None:
+    """Give which texts a way answers rightly, the mean over draws of shots where there are several."""
+    names = [name, *(f"{name}@{draw}" for draw in range(1, DRAWS))]
+    used = [cell["chosen"].get(key, key) for key in names]
+    found = [cell["correct"][key] for key in used if key in cell["correct"]]
+    return np.mean(found, 0) if found else None
 
 
 def figures_of(cells: dict) -> dict[str, Figure]:
@@ -328,12 +350,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--tasks", nargs="+", default=list(UNSEEN))
+    parser.add_argument("--stages", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--minutes", type=float, default=480.0, help="begin no new cell after this long")
     parser.add_argument("--only-summary", action="store_true")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not chosen.only_summary:
-        run(chosen.tasks, chosen.seeds, minutes=chosen.minutes)
+        run(chosen.tasks, chosen.seeds, minutes=chosen.minutes, stages=chosen.stages)
     cells = read()
     if not cells:
         raise SystemExit("adapt_unseen: nothing has been measured yet.")
@@ -342,7 +365,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(task, shares)
     for name, figure in figures.items():
         print(f"{name}: {figure.value} ({figure.low} to {figure.high}), n {figure.n}")
-    config = {"test": TEST, "shots": SHOTS, "search": vars(SEARCH), "named": NAMED, "unseen": UNSEEN}
+    config = {"fitness": "likelihood", "prior": Material().prior, "draws": DRAWS}
+    config |= {"test": TEST, "shots": SHOTS, "search": vars(SEARCH), "named": NAMED, "unseen": UNSEEN}
     results = {f"{task}--{seed}": cell for (task, seed), cell in cells.items()}
     keep_part("unseen", figures=figures, numbers={"config": config, "table": table, "cells": results})
 

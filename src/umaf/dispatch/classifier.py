@@ -1,7 +1,8 @@
 """Dispatch by a classifier: an expert of its own, trained to name the kind of a request, does the first pass.
 
 It is trained like any other expert (the label reward on the task that `naming_task` makes), and is on the base only
-while names are scored.
+while names are scored. What it has learnt need not be told again: the request and one word are all it reads, and the
+names stand side by side behind them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from umaf import seeds
 from umaf.dispatch.decision import OTHER, Decision, Dispatcher, chosen_by
 from umaf.dispatch.dispatchers import Material
-from umaf.dispatch.naming import name_scores, naming_cue
+from umaf.dispatch.naming import kinds_line, name_scores, naming_cue
 from umaf.dispatch.shelf import Shelved, open_shelf
 from umaf.errors import ExpertError
 from umaf.experts.expert import Expert
@@ -24,6 +25,7 @@ from umaf.experts.train import train_expert
 from umaf.models import Model
 from umaf.tasks.task import Example, Task
 
+CUE = "expert"
 ALONE = torch.ones(1, 1)
 """The weight of a shelf's only expert, for every row of any batch."""
 
@@ -44,13 +46,7 @@ def classifier(shelf: Shelved, material: Material) -> Dispatcher:
             "Requests were to be sorted by a classifier, but no expert trained for it was given; train one on texts "
             "named by expert, or use prompt or probe."
         )
-    cue, names = naming_cue(shelf.names), (*shelf.names, OTHER)
-    learned = expert.card.data.get("cue")
-    if learned is not None and learned != cue:
-        raise ExpertError(
-            f'The classifier "{expert.name}" was trained to answer "{learned}", but this shelf asks "{cue}"; train one '
-            "for this shelf."
-        )
+    names, cue = (*shelf.names, OTHER), _cue_of(expert, shelf)
     own = open_shelf(shelf.model, [expert])
 
     def decide(texts: Sequence[str]) -> Decision:
@@ -61,6 +57,21 @@ def classifier(shelf: Shelved, material: Material) -> Dispatcher:
         return chosen_by(shelf.names, scores.softmax(1), mixed=material.mixed, why=why, notes=notes)
 
     return decide
+
+
+def _cue_of(expert: Expert, shelf: Shelved) -> str:
+    """Give the word that a classifier was trained to answer; older ones were told the names there.
+
+    Raises:
+        ExpertError: it was trained to tell other names apart.
+    """
+    cue, task = expert.card.data.get("cue", CUE), expert.card.data.get("task")
+    if cue == naming_cue(shelf.names) or (cue == CUE and task in (None, kinds_line(shelf.names))):
+        return cue
+    raise ExpertError(
+        f'The classifier "{expert.name}" was trained to answer "{task if cue == CUE else cue}", but this shelf asks '
+        f'"{kinds_line(shelf.names)}"; train one for this shelf.'
+    )
 
 
 def train_classifier(
@@ -102,7 +113,7 @@ def naming_task(
     """Make the task a classifier is trained on: texts, and the name of the expert that each is for.
 
     Args:
-        model: the base; only for the name of the task.
+        model: the base that is to learn it.
         examples: texts by name, those for no expert under "other"; every name has at least five.
         names: the shelf's names, in its order.
         seed: shuffles texts into train (seven tenths), validation (the rest) and no test.
@@ -133,10 +144,10 @@ def naming_task(
         random.Random(seeds.derive(seed, "naming", side)).shuffle(part)
     labels = tuple(name for name in (*names, OTHER) if name in examples)
     return Task(
-        name=f"names on {model.name}",
+        name=kinds_line(names),
         kind="classification",
         labels=labels,
-        cue=naming_cue(names),
+        cue=CUE,
         train=tuple(train),
         validation=tuple(validation),
         test=(),

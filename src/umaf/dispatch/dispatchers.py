@@ -41,6 +41,10 @@ class Material:
         reward: which reward judges the answers to shots.
         run_code: allow the reward "code" to run what the model writes.
         max_new_tokens: longest answer to a shot.
+        fitness: what makes a mixture good (few-shot): "likelihood" of the right answers to the shots, under a prior
+            that expects the base; or "reward" of the answers it writes, and the likelihood for ties, as
+            Transformer-squared has it.
+        prior: standard deviation of weights around 0 that is expected before any shot is seen (fitness "likelihood").
         per: one weight per expert ("model"), or one per expert and layer ("layer").
         search: how the weights are searched for; the cross-entropy method with the paper's numbers by default.
         mixed: weigh experts by their share of belief instead of taking the likeliest (prompt, classifier, probe).
@@ -54,6 +58,8 @@ class Material:
     reward: str = "exact"
     run_code: bool = False
     max_new_tokens: int = 16
+    fitness: Literal["likelihood", "reward"] = "likelihood"
+    prior: float = 0.3
     per: Literal["model", "layer"] = "model"
     search: CrossEntropy | Cma = field(default_factory=CrossEntropy)
     mixed: bool = False

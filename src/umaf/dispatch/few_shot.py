@@ -1,24 +1,31 @@
-"""Few-shot dispatch: search mixing weights that make the base answer a handful of shots rightly.
+"""Few-shot dispatch: search mixing weights that make the right answers to a handful of shots likely.
 
-The fitness of a mixture is a pair: the mean reward of its greedy answers to the shots, and, to break ties, the mean
-log-likelihood of the right answers. Nothing but the shots is ever looked at. (The authors' release returns one split as
-both train and test, and keeps the checkpoint that is best on what it reports.)
+With so few shots the best of many mixtures is mostly the luckiest. Two things are set against that. The fitness is the
+log-likelihood of the right answers, which every shot moves a little, where its being answered rightly or not leaves
+most mixtures level. And weights are expected to be small before anything is seen: normally distributed around the base,
+so that what is searched for is the most probable mixture, and the base stays where the shots do not speak against it.
+The base and every expert by itself are among the candidates.
+
+Transformer-squared's own fitness, the mean reward of greedy answers, is there too (`Material.fitness`), with the
+likelihood to break its ties. Nothing but the shots is ever looked at. (The authors' release returns one split as both
+train and test, and keeps the checkpoint that is best on what it reports.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from umaf.dispatch.decision import Decision, Dispatcher
 from umaf.dispatch.dispatchers import Material
 from umaf.dispatch.shelf import Shelved, layer_columns
-from umaf.errors import ExpertError
+from umaf.errors import ConfigError, ExpertError
 from umaf.experts.rewards import Judge, judge
-from umaf.experts.rollout import Prompted, prompts_of
+from umaf.experts.rollout import Answers, Prompted, likelihood, prompts_of
 from umaf.models import Model
 from umaf.readout.encode import Encoded
 from umaf.readout.generate import answer_ids, line_ends
@@ -48,7 +55,7 @@ def few_shot(shelf: Shelved, material: Material) -> Dispatcher:
 
     Args:
         shelf: the experts to mix.
-        material: `shots` with `cue` and `reward`; `per` and `search` say how.
+        material: `shots` with `cue`; `fitness`, `prior`, `per` and `search` say how, and `reward` what judges answers.
 
     Raises:
         ExpertError: no shots, or a reward that cannot judge them.
@@ -56,11 +63,11 @@ def few_shot(shelf: Shelved, material: Material) -> Dispatcher:
     """
     weights, found = mix_by_shots(shelf, material)
     how = "cross-entropy" if not isinstance(material.search, Cma) else "CMA-ES"
-    won = (found.score[0] + 1) / 2
-    reason = (
-        f"the best of {found.evaluated} mixtures by {how} on {len(material.shots)} shots "
-        f"({won:.0%} of them right)"
-    )
+    reason = f"the best of {found.evaluated} mixtures by {how} on {len(material.shots)} shots "
+    if material.fitness == "reward":
+        reason += f"({(found.score[0] + 1) / 2:.0%} of them right)"
+    else:
+        reason += f"({found.score[0] - found.score[1]:+.2f} nats per answer and prior over the base)"
 
     def decide(texts: Sequence[str]) -> Decision:
         rows = weights.unsqueeze(0).expand(len(texts), *weights.shape)
@@ -73,22 +80,29 @@ def mix_by_shots(shelf: Shelved, material: Material) -> tuple[Tensor, Found]:
     """Search for mixing weights.
 
     Returns:
-        Weights ``[expert]``, or ``[expert, module]`` per layer, and the search.
+        Weights ``[expert]``, or ``[expert, module]`` per layer, and the search. Its score is the mean log-likelihood of
+        the right answers and of the weights, and that of the base; or the mean reward and the mean log-likelihood per
+        token.
 
     Raises:
         ExpertError: no shots.
+        ConfigError: a prior that is not above 0, or code that may not be run.
     """
     if not material.shots:
         raise ExpertError("A few-shot mixture was asked for without shots; give some examples with answers.")
     layers, column = layer_columns(shelf.modules)
-    width = len(shelf.names) * (len(layers) if material.per == "layer" else 1)
-    start = [1 / len(shelf.names)] * width
+    places = len(layers) if material.per == "layer" else 1
+    width = len(shelf.names) * places
 
     def weights_of(numbers: Numbers) -> Tensor:
         table = torch.as_tensor(numbers).reshape(-1, len(shelf.names), width // len(shelf.names))
         return table.squeeze(-1) if material.per == "model" else table[:, :, column]
 
     prepared = _Shots(shelf, material)
+    if material.fitness == "likelihood":
+        result = _most_probable(prepared, material, weights_of, places)
+        return weights_of(result.numbers)[0], result
+    start = [1 / len(shelf.names)] * width
     with judge(material.reward, run_code=material.run_code) as judged:
 
         def score(candidates: Numbers) -> list[tuple[float, ...]]:
@@ -100,6 +114,31 @@ def mix_by_shots(shelf: Shelved, material: Material) -> tuple[Tensor, Found]:
         else:
             result = cross_entropy(score, start, settings=material.search, said=material.said)
     return weights_of(result.numbers)[0], result
+
+
+def _most_probable(
+    prepared: _Shots, material: Material, weights_of: Callable[[Numbers], Tensor], places: int
+) -> Found:
+    """Search for the weights that are likeliest given the shots and the prior; the base is where it begins."""
+    if not material.prior > 0:
+        raise ConfigError(
+            f"Weights were expected to lie within {material.prior:g} of the base; give a prior above 0."
+        )
+    experts, count = len(prepared.names), len(material.shots)
+    base = float(prepared.likelihood(weights_of(np.zeros((1, experts * places))))[0])
+
+    def score(candidates: Numbers) -> list[tuple[float, ...]]:
+        # A mixture that is the same in all layers is as probable as it is with one weight per expert.
+        unlikely = (candidates**2).sum(1) / places / (2 * material.prior**2 * count)
+        found = prepared.likelihood(weights_of(candidates)).double().numpy() - unlikely
+        return [(float(one), base) for one in found]
+
+    start, search = [0.0] * (experts * places), material.search
+    if isinstance(search, Cma):
+        return cma_es(score, start, settings=search, said=material.said)
+    alone = np.repeat(np.eye(experts), places, axis=1).clip(search.low, search.high)
+    narrow = replace(search, spread=material.prior if search.spread is None else search.spread)
+    return cross_entropy(score, start, settings=narrow, known=alone.tolist(), said=material.said)
 
 
 def fitness_on(shelf: Shelved, material: Material, weights: Tensor) -> Fitness:
@@ -116,6 +155,7 @@ class _Shots:
 
     def __init__(self, shelf: Shelved, material: Material) -> None:
         model = shelf.model
+        self.names = shelf.names
         self._shelf, self._material = shelf, material
         texts = [shot.text for shot in material.shots]
         self._prompts = prompts_of(model, texts, material.cue, max_new_tokens=material.max_new_tokens)
@@ -126,6 +166,20 @@ class _Shots:
         self._mask = torch.tensor(
             [[k < len(target) for k in range(longest)] for target in targets], device=model.device
         )
+
+    @torch.inference_mode()
+    def likelihood(self, weights: Tensor) -> Tensor:
+        """Give the mean over shots of the log-likelihood of the right answer, per mixture; nothing is written."""
+        shots, found = len(self._prompts), []
+        together = max(1, ROWS // shots) if self._shelf.rows_may_differ else 1
+        for part in weights.split(together):
+            prompts = self._prompts.take(torch.arange(shots).repeat(len(part)))
+            said = Answers(self._ids.repeat(len(part), 1), self._mask.repeat(len(part), 1), ())
+            with self._shelf.applied(part.repeat_interleave(shots, 0)) as model:
+                chances = likelihood(model, prompts, said).gather(2, said.ids.unsqueeze(2)).squeeze(2)
+            whole = chances.masked_fill(~said.mask, 0.0).sum(1)
+            found.append(whole.reshape(len(part), shots).mean(1).cpu())
+        return torch.cat(found)
 
     def fitness(self, weights: Tensor, judged: Judge) -> Fitness:
         """Judge mixtures, several in one pass where the shelf allows it."""

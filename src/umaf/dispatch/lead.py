@@ -7,7 +7,6 @@ request, so its keys and values are too, and only the request and the names are 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,28 +14,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from umaf.dispatch.decision import OTHER
-from umaf.dispatch.kept import can_keep, shareable
-from umaf.dispatch.naming import name_scores
+from umaf.dispatch.beside import can_stand_beside, read_beside
+from umaf.dispatch.kept import shareable
+from umaf.dispatch.naming import cut_ones, mean_by_name, token_scores
 from umaf.errors import ProbeError
 from umaf.models import Model, bare
 from umaf.readout import answer_tokens
 from umaf.readout.encode import Encoded, encode
-from umaf.readout.generate import check_writes, to_the_left
-
-
-def naming_lead(names: Sequence[str], descriptions: Sequence[str] = ()) -> str:
-    """Write the words that say which kinds there are.
-
-    Example:
-        >>> naming_lead(["sums", "lists"], ["arithmetic", ""])
-        'kinds: sums (arithmetic), lists, other'
-    """
-    told = [
-        f"{name} ({about})" if about else name
-        for name, about in zip(names, descriptions or [""] * len(names), strict=True)
-    ]
-    return f"kinds: {', '.join([*told, OTHER])}"
+from umaf.readout.generate import check_writes
 
 
 class Lead:
@@ -57,17 +42,20 @@ class Lead:
         """The cache of the beginning; None where it was not read yet, or cannot be shared."""
         self._ids: list[int] = []
         self._precision: object = None
-        takes = inspect.signature(bare(model.net).forward).parameters
-        # Names side by side need positions and a mask of their own, which not every way of attending takes.
-        attends = getattr(bare(model.net).config, "_attn_implementation", None) in ("sdpa", "eager")
-        self._shared = can_keep(model) and attends and "position_ids" in takes
-        self._keeps = "logits_to_keep" in takes
+        self._shared = can_stand_beside(model)
 
-    @torch.inference_mode()
     def scores(
         self, texts: Sequence[str], names: Sequence[str], cue: str, *, batch_size: int = 16
     ) -> tuple[Tensor, list[bool]]:
-        """Score names as `name_scores` does after the line, the text and the cue.
+        """Score names as `name_scores` does after the line, the text and the cue; see `token_scores` here."""
+        found, cut = self.token_scores(texts, names, cue, batch_size=batch_size)
+        return mean_by_name(found, self._model, names), cut
+
+    @torch.inference_mode()
+    def token_scores(
+        self, texts: Sequence[str], names: Sequence[str], cue: str, *, batch_size: int = 16
+    ) -> tuple[Tensor, list[bool]]:
+        """Score the tokens of names as `umaf.dispatch.naming.token_scores` does after the line, the text and the cue.
 
         Args:
             texts: what is to be named.
@@ -76,7 +64,7 @@ class Lead:
             batch_size: texts per pass.
 
         Returns:
-            float32 ``[text, name]`` on the CPU, and for each text whether it was cut.
+            float32 ``[text, token]`` on the CPU, and for each text whether it was cut.
 
         Raises:
             ProbeError: the line does not fit the window.
@@ -89,13 +77,10 @@ class Lead:
         prompts = [f"{self.text}\n{text}" for text in texts]
         batch = encode(model, prompts, cue, max_length=room, truncate=True)
         if not self._shared or not self._read(batch):
-            return name_scores(model, prompts, names, cue, batch_size=batch_size)
+            return token_scores(model, prompts, names, cue, batch_size=batch_size)
         order = batch.mask.sum(1).argsort(stable=True)
         found = torch.cat([self._named(batch.take(rows), tokens) for rows in order.split(batch_size)])
-        was_cut = [
-            batch.cut > 0 and encode(model, [text], cue, max_length=room, truncate=True).cut > 0
-            for text in prompts
-        ]
+        was_cut = cut_ones(model, prompts, cue, room, batch)
         return torch.empty_like(found).index_copy_(0, order.cpu(), found), was_cut
 
     def _check(self, names: int, cue: str, room: int | None) -> None:
@@ -127,55 +112,14 @@ class Lead:
         return _common(self._ids, batch) > 0
 
     def _named(self, batch: Encoded, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Score names after one batch, ``[text, name]``, in one pass: the names stand behind the text, side by side.
-
-        A name's last token is not read, because nothing follows it.
-        """
-        size, rows = _common(self._ids, batch), len(batch)
-        rest = Encoded(batch.ids[:, size:], batch.mask[:, size:], batch.last - size, 0)
-        ids, mask = to_the_left(self._model, rest)
-        own = torch.tensor(
-            [token for name in tokens for token in name[:-1]], dtype=ids.dtype, device=ids.device
-        )
+        """Score the tokens of names after one batch."""
+        size = _common(self._ids, batch)
         cache = copy.deepcopy(self.kept)
         if size < len(self._ids):
             cache.crop(size)
-        cache.batch_repeat_interleave(rows)
-        out: Any = self._model.net(
-            input_ids=torch.cat([ids, own.expand(rows, -1)], 1),
-            attention_mask=self._seen(mask, size, [len(name) - 1 for name in tokens]),
-            position_ids=_places(mask, size, [len(name) - 1 for name in tokens]),
-            past_key_values=cache,
-            use_cache=True,
-            **({"logits_to_keep": 1 + len(own)} if self._keeps else {}),
-        )
-        after = torch.log_softmax(out.logits[:, -1 - len(own) :].float(), -1)
-        found, start = [], 1
-        for name in tokens:
-            # The first token comes after the text, each other one after the one before it.
-            at = torch.tensor([0, *range(start, start + len(name) - 1)], device=ids.device)
-            found.append(after[:, at, torch.tensor(name, device=ids.device)].mean(1))
-            start += len(name) - 1
-        return torch.stack(found, 1).cpu()
-
-    def _seen(self, mask: Tensor, before: int, lengths: Sequence[int]) -> Tensor:
-        """Say what each token sees, ``[text, 1, token, key]`` to be added: what is before it, and no other name."""
-        rows, width, more = len(mask), mask.shape[1], sum(lengths)
-        name = torch.tensor([-1] * width + [at for at, size in enumerate(lengths) for _ in range(size)])
-        order = torch.ones(width + more, width + more, dtype=torch.bool).tril()
-        own = order & ((name[None] == -1) | (name[None] == name[:, None]))
-        keys = torch.cat([mask.bool().cpu(), torch.ones(rows, more, dtype=torch.bool)], 1)
-        inside = own[None] & keys[:, None]
-        seen = torch.cat([torch.ones(rows, width + more, before, dtype=torch.bool), inside], 2).unsqueeze(1)
-        dtype = next(bare(self._model.net).parameters()).dtype
-        return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).to(mask.device)
-
-
-def _places(mask: Tensor, before: int, lengths: Sequence[int]) -> Tensor:
-    """Give positions: every name goes on where the text ends."""
-    text = (mask.cumsum(1) - 1).clamp(min=0) + before
-    steps = torch.tensor([step for size in lengths for step in range(1, size + 1)], device=mask.device)
-    return torch.cat([text, text[:, -1:] + steps.long()], 1)
+        cache.batch_repeat_interleave(len(batch))
+        rest = Encoded(batch.ids[:, size:], batch.mask[:, size:], batch.last - size, 0)
+        return read_beside(self._model, rest, tokens, cache=cache, before=size).cpu()
 
 
 def _common(ids: Sequence[int], batch: Encoded) -> int:

@@ -65,7 +65,12 @@ class Found:
 
 
 def cross_entropy(
-    score: Score, start: Sequence[float], *, settings: CrossEntropy | None = None, said: Said | None = None
+    score: Score,
+    start: Sequence[float],
+    *,
+    settings: CrossEntropy | None = None,
+    known: Sequence[Sequence[float]] = (),
+    said: Said | None = None,
 ) -> Found:
     """Search for the numbers with the best score.
 
@@ -82,6 +87,8 @@ def cross_entropy(
         score: scores candidates ``[candidate, number]``, one tuple each.
         start: the mean at the beginning.
         settings: how the search goes.
+        known: candidates that are scored with those of the first iteration, in place of as many drawn ones; at most
+            all but the mean.
         said: called with (iterations done, iterations in all).
 
     Returns:
@@ -109,6 +116,8 @@ def cross_entropy(
     for step in range(chosen.iterations):
         candidates = mean + deviation * draw.standard_normal((chosen.population, len(mean)))
         candidates[0] = mean
+        if step == 0 and len(known):
+            candidates[1 : 1 + len(known)] = np.asarray(known, dtype=np.float64)[: len(candidates) - 1]
         candidates = candidates.clip(chosen.low, chosen.high)
         scores = scored(score, candidates)
         order = sorted(range(len(scores)), key=lambda which: scores[which], reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from umaf.experts.rollout import answered
 from umaf.experts.settings import TrainSettings
 from umaf.models import open_model
 from umaf.readout import answer_loss, answer_tokens
+from umaf.readout.generate import answer_ids
 from umaf.search import Cma, CrossEntropy
 from umaf.tasks.task import Example
 
@@ -96,6 +98,33 @@ def test_mixed_weights_are_shares(shelf):
     assert ((weights > 0) & (weights < 1)).all() and (weights.sum(1) < 1).all()
 
 
+def test_the_prompt_is_told_by_known_requests_what_the_base_says_to_a_kind(base):
+    """The names mean nothing to a base with random weights; what it says to like requests is alike all the same."""
+    shelf = open_shelf(base, [make_expert(base, name) for name in ("films", "weather")])
+    examples = {"films": GOOD, "weather": RAIN}
+    decision = make_dispatcher("prompt", shelf, Material(examples=examples))([*GOOD, *RAIN])
+    right = torch.tensor([[1.0, 0.0]] * len(GOOD) + [[0.0, 1.0]] * len(RAIN))
+    assert (decision.weights == right).all(1).sum() >= 8
+    plain = make_dispatcher("prompt", shelf)([*GOOD, *RAIN])
+    few = make_dispatcher("prompt", shelf, Material(examples={"films": GOOD}))([*GOOD, *RAIN])
+    assert torch.equal(plain.weights, few.weights)  # of every expert, or of none
+
+
+def test_known_requests_of_other_make_it_a_kind(base):
+    shelf = open_shelf(base, [make_expert(base, name) for name in ("films", "weather")])
+    other = ("yes no yes", "no no", "one two three", "x y z")
+    decide = make_dispatcher(
+        "prompt", shelf, Material(examples={"films": GOOD, "weather": RAIN, "other": other})
+    )
+    assert decide(other).weights.sum() <= 1
+    assert decide([*GOOD, *RAIN]).weights.sum() >= 7
+    mixed = make_dispatcher(
+        "prompt", shelf, Material(examples={"films": GOOD, "weather": RAIN, "other": other}, mixed=True)
+    )
+    weights = mixed([*GOOD, *RAIN]).weights
+    assert weights.shape == (10, 2) and (weights.sum(1) < 1.0001).all() and (weights >= 0).all()
+
+
 def test_a_long_request_is_sorted_by_its_beginning(shelf):
     decide = make_dispatcher("prompt", shelf)
     decision = decide([TEXTS[0], "rain fell on the hills " * 60])
@@ -165,7 +194,7 @@ def test_the_classifier_is_on_the_base_for_the_first_pass_only(shelf):
     expert = make_expert(shelf.model, "sorter", seed=4, spread=0.9)
     decision = make_dispatcher("classifier", shelf, Material(classifier=expert))(TEXTS)
     own = open_shelf(shelf.model, [expert])
-    cue, names = naming_cue(shelf.names), (*shelf.names, "other")
+    cue, names = "expert", (*shelf.names, "other")
     with own.applied(torch.ones(1, 1)) as model:
         there, _ = name_scores(model, TEXTS, names, cue)
     here, _ = name_scores(shelf.model, TEXTS, names, cue)
@@ -179,16 +208,34 @@ def test_a_classifier_that_is_not_there_or_tells_other_names_apart(shelf):
     with pytest.raises(ExpertError, match="no expert trained for it was given"):
         make_dispatcher("classifier", shelf)
     expert = make_expert(shelf.model, "sorter")
-    strange = type(expert)(
-        expert.name, expert.z, expert.card.model_copy(update={"data": {"cue": "kind, one of x, other"}})
-    )
-    with pytest.raises(ExpertError, match='trained to answer "kind, one of x, other"'):
-        make_dispatcher("classifier", shelf, Material(classifier=strange))
+    for data, told in (
+        ({"cue": "kind, one of x, other"}, "kind, one of x, other"),
+        ({"cue": "expert", "task": "kinds: x, other"}, "kinds: x, other"),
+    ):
+        strange = type(expert)(expert.name, expert.z, expert.card.model_copy(update={"data": data}))
+        with pytest.raises(
+            ExpertError, match=f'trained to answer "{told}", but this shelf asks "kinds: good'
+        ):
+            make_dispatcher("classifier", shelf, Material(classifier=strange))
+
+
+def test_a_classifier_that_was_told_the_names_is_still_told_them(shelf):
+    """One trained before the names were left out of its question."""
+    expert, cue = make_expert(shelf.model, "sorter", seed=4, spread=0.9), naming_cue(shelf.names)
+    older = type(expert)(expert.name, expert.z, expert.card.model_copy(update={"data": {"cue": cue}}))
+    decision = make_dispatcher("classifier", shelf, Material(classifier=older))(TEXTS)
+    with open_shelf(shelf.model, [expert]).applied(torch.ones(1, 1)) as model:
+        scores, _ = name_scores(model, TEXTS, (*shelf.names, "other"), cue)
+    assert decision.weights.sum(1).tolist() == [float(top < 3) for top in scores.argmax(1).tolist()]
 
 
 def test_the_task_of_a_classifier(base):
     task = naming_task(base, {"films": GOOD, "weather": RAIN, "other": TEXTS}, names=["films", "weather"])
-    assert task.labels == ("films", "weather", "other") and task.cue == naming_cue(["films", "weather"])
+    assert (
+        task.labels == ("films", "weather", "other")
+        and task.cue == "expert"
+        and task.name == "kinds: films, weather, other"
+    )
     assert len(task.train) == 10 and len(task.validation) == 3 and task.test == ()
     assert not {one.text for one in task.train} & {one.text for one in task.validation}
     with pytest.raises(ExpertError, match='"weather" has 0'):
@@ -225,10 +272,12 @@ def shots_of(shelf, weights, *, cue="answer", count=4):
 
 
 def test_few_shots_find_the_expert_that_answers_them(shelf):
+    """By rewards, as Transformer-squared has it."""
     shots = shots_of(shelf, [0.0, 1.0, 0.0])
     material = Material(
         shots=shots,
         cue="answer",
+        fitness="reward",
         reward="exact",
         max_new_tokens=3,
         search=CrossEntropy(iterations=12, seed=1),
@@ -242,6 +291,55 @@ def test_few_shots_find_the_expert_that_answers_them(shelf):
     decision = make_dispatcher("few-shot", shelf, material)(["anything", "else"])
     assert torch.equal(decision.weights, weights.expand(2, -1))
     assert "of 384 mixtures by cross-entropy on 4 shots" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("search", [CrossEntropy(iterations=12, seed=1), Cma(iterations=12, seed=1)])
+def test_few_shots_make_the_right_answers_likely(shelf, search):
+    shots = shots_of(shelf, [0.0, 1.0, 0.0])
+    wide = Material(shots=shots, cue="answer", prior=10.0, search=search)
+    weights, found = mix_by_shots(shelf, wide)
+    assert weights[1] > 0.5 and found.score[0] > found.score[1]
+    # The search is over what a plain loss says, less what the prior says.
+    with shelf.applied(weights[None].double()) as model, torch.no_grad():
+        lost = [
+            float(answer_loss(model, [shot.text], [shot.answer], "answer"))
+            * len(answer_ids(model, shot.answer))
+            for shot in shots
+        ]
+    prior = float((weights.double() ** 2).sum()) / (2 * 10.0**2 * len(shots))
+    assert math.isclose(found.score[0], -sum(lost) / len(shots) - prior, rel_tol=1e-3)
+    decision = make_dispatcher("few-shot", shelf, wide)(["anything"])
+    assert "nats per answer and prior over the base" in decision.reasons[0]
+
+
+def test_a_narrow_prior_keeps_the_base(shelf):
+    """Shots that speak for an expert a little do not move weights that are expected to be 0."""
+    material = Material(
+        shots=shots_of(shelf, [0.0, 0.1, 0.0], count=2),
+        cue="answer",
+        prior=1e-3,
+        search=CrossEntropy(population=8, elites=2, iterations=3),
+    )
+    weights, found = mix_by_shots(shelf, material)
+    assert weights.abs().max() < 0.01 and found.score[0] > found.score[1] - 1e-4
+    with pytest.raises(ConfigError, match="give a prior above 0"):
+        mix_by_shots(shelf, replace(material, prior=0.0))
+
+
+def test_the_base_and_every_expert_alone_are_candidates(shelf, monkeypatch):
+    from umaf.dispatch import few_shot
+
+    seen, whole = [], few_shot._Shots.likelihood
+    monkeypatch.setattr(
+        few_shot._Shots, "likelihood", lambda self, weights: seen.append(weights) or whole(self, weights)
+    )
+    quick = CrossEntropy(population=5, elites=2, iterations=1)
+    for per in ("model", "layer"):
+        seen.clear()
+        shots = shots_of(shelf, [1.0, 0.0, 0.0], count=2)
+        mix_by_shots(shelf, Material(shots=shots, cue="answer", search=quick, per=per))
+        asked = seen[-1] if per == "model" else seen[-1].mean(-1)
+        assert torch.equal(asked[:4], torch.cat([torch.zeros(1, 3), torch.eye(3)]).double())
 
 
 def test_per_layer_and_cma(shelf):
@@ -298,7 +396,10 @@ def test_a_reward_of_numbers_is_drawn_and_judged(shelf):
 def test_code_is_not_run_unasked(shelf):
     with pytest.raises(ConfigError, match="runs what the model writes"):
         mix_by_shots(
-            shelf, Material(shots=(Example("a", "b", ("assert True",)),), cue="answer", reward="code")
+            shelf,
+            Material(
+                shots=(Example("a", "b", ("assert True",)),), cue="answer", reward="code", fitness="reward"
+            ),
         )
 
 

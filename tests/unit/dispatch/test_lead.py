@@ -8,9 +8,10 @@ from transformers import DynamicCache
 
 from tests.conftest import ARCHITECTURES
 from tests.unit.dispatch.conftest import make_expert
+from umaf.dispatch.beside import can_stand_beside
 from umaf.dispatch.dispatchers import make_dispatcher
-from umaf.dispatch.lead import Lead, naming_lead
-from umaf.dispatch.naming import name_scores
+from umaf.dispatch.lead import Lead
+from umaf.dispatch.naming import kinds_line, name_scores
 from umaf.dispatch.shelf import open_shelf
 from umaf.models import open_model
 
@@ -32,12 +33,17 @@ def read_tokens(model, monkeypatch):
 
 
 @pytest.mark.parametrize("family", WRITERS)
-def test_scores_are_those_of_whole_prompts(pico, family):
+def test_scores_are_those_of_whole_prompts(pico, family, monkeypatch):
     """In one batch and alone, again and again, with texts that are cut, and with one that goes on as the words do."""
     model = open_model(pico(family))
-    lead = Lead(model, naming_lead(NAMES[:3]))
+    lead = Lead(model, kinds_line(NAMES[:3]))
     texts = [*TEXTS, "", "good"]
     whole, cut = name_scores(model, [f"{lead.text}\n{text}" for text in texts], NAMES, "kind")
+    with monkeypatch.context() as patched:
+        # Every name read by itself, after a copy of the text's keys and values.
+        patched.setattr("umaf.dispatch.naming.can_stand_beside", lambda model: False)
+        alone, _ = name_scores(model, [f"{lead.text}\n{text}" for text in texts], NAMES, "kind")
+    assert torch.allclose(whole, alone, atol=2e-5)
     for _ in range(2):
         found, found_cut = lead.scores(texts, NAMES, "kind")
         assert torch.allclose(found, whole, atol=2e-5) and found_cut == cut
@@ -46,7 +52,7 @@ def test_scores_are_those_of_whole_prompts(pico, family):
 
 
 def test_the_words_are_read_once(base, monkeypatch):
-    lead = Lead(base, naming_lead(["sums", "lists"], ["arithmetic of two numbers", "programs on lists"]))
+    lead = Lead(base, kinds_line(["sums", "lists"], ["arithmetic of two numbers", "programs on lists"]))
     lead.scores(TEXTS[:1], NAMES, "kind")
     counted = read_tokens(base, monkeypatch)
     lead.scores(TEXTS[:1], NAMES, "kind")
@@ -65,7 +71,7 @@ def test_the_dispatcher_decides_as_by_whole_prompts(shelf):
 
 
 def test_another_precision_has_its_own_words(base):
-    lead = Lead(base, naming_lead(["sums", "lists"]))
+    lead = Lead(base, kinds_line(["sums", "lists"]))
     plain, _ = lead.scores(TEXTS, NAMES, "kind")
     with torch.autocast("cpu", torch.bfloat16):
         narrow, _ = lead.scores(TEXTS, NAMES, "kind")
@@ -78,14 +84,14 @@ def test_a_cache_that_cannot_be_cut_is_not_shared(pico, monkeypatch):
     """A model that slides a window over its keys reads whole prompts."""
     model = open_model(pico("llama"))
     monkeypatch.setattr("umaf.dispatch.lead.shareable", lambda cache: False)
-    lead = Lead(model, naming_lead(["sums"]))
+    lead = Lead(model, kinds_line(["sums"]))
     whole, _ = name_scores(model, [f"{lead.text}\n{text}" for text in TEXTS], NAMES, "kind")
     assert torch.equal(lead.scores(TEXTS, NAMES, "kind")[0], whole)
     assert not isinstance(lead.kept, DynamicCache)
 
 
 def test_descriptions_are_shown():
-    assert naming_lead(["sums", "lists"], ["arithmetic", ""]) == "kinds: sums (arithmetic), lists, other"
+    assert kinds_line(["sums", "lists"], ["arithmetic", ""]) == "kinds: sums (arithmetic), lists, other"
 
 
 def test_many_experts_do_not_make_every_request_dearer(base, monkeypatch):
@@ -100,3 +106,19 @@ def test_many_experts_do_not_make_every_request_dearer(base, monkeypatch):
             decide(TEXTS[:3])
             counted.append(sum(seen))
     assert counted[0] == counted[1]
+
+
+def test_which_models_read_names_side_by_side(pico, base):
+    assert can_stand_beside(base) and can_stand_beside(open_model(pico("mixtral")))
+    assert not can_stand_beside(open_model(pico("t5"))) and not can_stand_beside(open_model(pico("rwkv")))
+
+
+def test_names_side_by_side_are_read_in_one_pass(base, monkeypatch):
+    """A request is read once, and each name's tokens but the last."""
+    counted = read_tokens(base, monkeypatch)
+    # The counting forward does not say which arguments it takes.
+    monkeypatch.setattr("umaf.dispatch.naming.can_stand_beside", lambda model: True)
+    name_scores(base, TEXTS[:1], NAMES, "expert")
+    sizes = [len(base.tokenizer(f" {name}", add_special_tokens=False)["input_ids"]) for name in NAMES]
+    size = len(base.tokenizer(f"{TEXTS[0]}\nexpert:")["input_ids"])
+    assert len(counted) == 1 and counted[0] == size + sum(one - 1 for one in sizes)

@@ -127,3 +127,19 @@ def test_one_number_can_be_searched_by_cma_es():
         lambda many: [(-abs(float(one[0]) - 0.6),) for one in many], [0.5], settings=Cma(iterations=20)
     )
     assert found.numbers.shape == (1,) and abs(found.numbers[0] - 0.6) < 0.05
+
+
+def test_known_candidates_are_scored_first():
+    """What a caller knows to be good is found at once, and takes the place of draws."""
+    seen = []
+
+    def score(candidates):
+        seen.append(candidates.copy())
+        return [(-float(abs(one - [0.9, 0.1]).sum()),) for one in candidates]
+
+    quick = CrossEntropy(population=4, elites=1, iterations=1, spread=0.01)
+    found = cross_entropy(score, [0.5, 0.5], settings=quick, known=[[0.9, 0.1], [0.2, 0.2]])
+    assert found.numbers.tolist() == [0.9, 0.1] and found.evaluated == 4
+    assert seen[0][0].tolist() == [0.5, 0.5] and seen[0][2].tolist() == [0.2, 0.2]
+    many = cross_entropy(score, [0.5, 0.5], settings=quick, known=[[0.1, 0.1]] * 9)
+    assert many.evaluated == 4 and seen[-1][0].tolist() == [0.5, 0.5]
