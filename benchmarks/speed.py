@@ -10,6 +10,7 @@ merges, 12 GB for the growth) under out/speed, and stay there.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import statistics
 import sys
@@ -24,7 +25,7 @@ from rich.table import Table
 from benchmarks.speed_data import GROWTH, HALF, Size, write_models
 from benchmarks.speed_error import ties_error
 from benchmarks.speed_lora import lora_pairs
-from benchmarks.speed_run import PEER, ROOT, Cost, merge_cost, mergekit
+from benchmarks.speed_run import PEER, ROOT, Cost, merge_cost, mergekit, warm
 from benchmarks.speed_spectral import spectral_pairs
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.summary import Figure, write_summary
@@ -41,7 +42,7 @@ MERGES = (
     *(("linear", LARGE, True), ("ties", SMALL, True), ("sce", SMALL, True)),
     *((method, LARGE, True) for method in ("task_arithmetic", "slerp", "model_stock")),
     *((method, SMALL, True) for method in ("dare_linear", "dare_ties", "breadcrumbs_ties", "della")),
-    *((method, LARGE, False) for method in ("ties", "sce", "karcher")),
+    *((method, LARGE, False) for method in ("karcher", *SORTED)),
 )
 """Method, size of the checkpoints, and whether it is measured as often as asked, or once. At the larger size mergekit
 takes minutes for the methods that sort, so they are repeated at the smaller, where the start-up of both weighs more."""
@@ -86,12 +87,10 @@ def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
     found: list[dict] = json.loads(kept.read_text()) if kept.exists() else []
     for method, size, repeated in plan:
         models = write_models(size, EXPERTS, WORK)
-        for path in models:  # warm pages
-            for file in path.glob("*.safetensors"):
-                file.read_bytes()
         file = written(method, models)
         done = sum((one["method"], one["parameters"]) == (method, size.parameters) for one in found)
         for _ in range((runs if repeated else 1) - done):
+            warm(models)
             pair: dict = {"method": method, "parameters": size.parameters}
             pair["umaf"] = vars(umaf_merge(file, WORK / "umaf"))
             pair["mergekit"] = vars(merge_cost([mergekit(), file], WORK / "mergekit"))
@@ -200,6 +199,8 @@ def main() -> None:
     parser.add_argument("--only-summary", action="store_true", help="of what was measured last, part by part")
     asked = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
+    # What pip does with a package that it installs, the peer for one.
+    compileall.compile_dir(ROOT / "src" / "umaf", quiet=1)
     makers = {
         "merges": lambda: merges(asked.runs, MERGES),
         "growth": lambda: growth(2, GROWTH[: asked.sizes], (2, 4, 8, 16)),

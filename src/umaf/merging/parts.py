@@ -131,7 +131,9 @@ def l1(row: Tensor) -> float:
         >>> l1(torch.tensor([[1.0, -2.0]]))
         3.0
     """
-    return sum(float(part.abs().sum()) for part in row.reshape(-1).split(_PIECE))
+    flat = row.reshape(-1)
+    pieces = (flat,) if flat.numel() <= _PIECE else flat.split(_PIECE)
+    return sum(float(part.abs().sum()) for part in pieces)
 
 
 def weighted_sum(stack: Tensor, weight: PerModel, *, normalize: bool = False) -> Tensor:
@@ -278,7 +280,8 @@ def squares(stack: Tensor) -> Tensor:
         >>> squares(torch.tensor([[3.0, 4.0]]))
         tensor([25.], dtype=torch.float64)
     """
-    sums = [sum(_square(part) for part in row.reshape(-1).split(_PIECE)) for row in stack]
+    pieces = ([row] if row.numel() <= _PIECE else row.split(_PIECE) for row in stack.flatten(1))
+    sums = [sum(_square(part) for part in row) for row in pieces]
     return torch.tensor(sums, dtype=torch.float64)
 
 

@@ -85,6 +85,9 @@ class Room:
     """
 
     def __init__(self) -> None:
+        # glibc gives the memory of a chunk back to the kernel whenever it is freed, and every page of the next one is
+        # brought in and cleared anew. Freeing one large block, never touched, tells it to keep what is smaller.
+        torch.empty(1 << 24, dtype=torch.uint8)
         self._chunks = torch.empty(0)
         self._whole = torch.empty(0)
         self._last: tuple[tuple[int, int], Tensor, Tensor] | None = None
