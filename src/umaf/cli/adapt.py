@@ -72,7 +72,7 @@ def adapt(
     classifier: ClassifierOption = None,
     shots: ShotsOption = None,
     cue: CueOption = None,
-    reward: RewardOption = "exact",
+    reward: RewardOption = None,
     run_code: RunCodeOption = False,
     per: PerOption = "model",
     search: SearchOption = "cross-entropy",

@@ -31,7 +31,7 @@ ByOption = Annotated[
 ExamplesOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=FILE", help="Texts for an expert, or for other, one a line (probe, classifier)."
+        metavar="NAME=FILE", help="Texts for an expert, or for other, one a line (probe, classifier, prompt)."
     ),
 ]
 ClassifierOption = Annotated[
@@ -45,7 +45,13 @@ ShotsOption = Annotated[
 CueOption = Annotated[
     str | None, typer.Option(metavar="WORD", help="The word before a reply, for models of tasks.")
 ]
-RewardOption = Annotated[str, typer.Option(metavar="NAME", help="Judges the answers to shots.")]
+RewardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Search for answers that this judges well, not for what makes the shots' answers likely.",
+    ),
+]
 RunCodeOption = Annotated[
     bool, typer.Option("--run-code", help="Allow the reward code to run what the model writes.")
 ]
@@ -75,7 +81,7 @@ class AdaptiveConfig(ModelConfig):
     classifier: Path | None = None
     shots: Path | None = None
     cue: str | None = None
-    reward: str = "exact"
+    reward: str | None = None
     run_code: bool = False
     per: Literal["model", "layer"] = "model"
     search: Literal["cross-entropy", "cma"] = "cross-entropy"
@@ -122,7 +128,8 @@ def _material(settings: AdaptiveConfig, shelf: Shelved, say: Callable[[str], Non
         classifier=_classifier(settings, shelf, examples, say) if settings.by == "classifier" else None,
         shots=() if settings.shots is None else read_shots(settings.shots),
         cue=settings.cue,
-        reward=settings.reward,
+        fitness="likelihood" if settings.reward is None else "reward",
+        reward=settings.reward or "exact",
         run_code=settings.run_code,
         max_new_tokens=longest,
         per=settings.per,

@@ -61,7 +61,7 @@ def serve(
     classifier: ClassifierOption = None,
     shots: ShotsOption = None,
     cue: CueOption = None,
-    reward: RewardOption = "exact",
+    reward: RewardOption = None,
     run_code: RunCodeOption = False,
     per: PerOption = "model",
     search: SearchOption = "cross-entropy",

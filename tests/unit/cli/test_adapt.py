@@ -127,6 +127,15 @@ def test_adapt_says_what_is_wrong_in_one_line(shelf, capsys, words, sentence):
     assert sentence in err and err.count("\n") == 1
 
 
+def test_a_reward_is_searched_for_where_one_is_named(shelf, capsys, tmp_path):
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text('{"text": "is", "answer": "no"}\n')
+    words = ["x", "--by", "few-shot", "--shots", shots, "--iterations", 1, "--max-new-tokens", 2, "--json"]
+    for more, told in (([], "nats per answer"), (["--reward", "exact"], "% of them right")):
+        assert run("adapt", *shelf, *words, *more) == 0
+        assert told in json.loads(capsys.readouterr().out)[0]["why"]
+
+
 def test_shots_that_are_none(shelf, capsys, tmp_path):
     path = tmp_path / "shots.jsonl"
     path.write_text('{"text": "is"}\n')
