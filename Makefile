@@ -50,6 +50,7 @@ bench-adapt: $(STAMP)
 	$(BIN)/python -m benchmarks.adapt
 	$(BIN)/python -m benchmarks.adapt_unseen
 	$(BIN)/python -m benchmarks.adapt_prompt
+	$(BIN)/python -m benchmarks.adapt_arrow
 	$(BIN)/python -m benchmarks.adapt_speed
 	$(BIN)/python -m benchmarks.adapt_across
 	$(BIN)/python -m benchmarks.adapt_vision
