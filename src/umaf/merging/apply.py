@@ -13,7 +13,7 @@ from umaf.merging.contract import Option
 from umaf.merging.feeds import Flat
 from umaf.merging.jobs import RULES, Parts
 from umaf.merging.registry import method_of
-from umaf.merging.roles import in_block, parts_of
+from umaf.merging.roles import in_block, parts_of, role, vectors_are_rows
 from umaf.merging.work import Room, Work, measured, merge_into, rule_of
 
 State = Mapping[str, Tensor]
@@ -126,8 +126,12 @@ def merge_states(
     works = []
     for name in names:
         rule = method if models[0][name].is_floating_point() else "copy"
-        parts = parts_of(name, tuple(models[0][name].shape), config, blocks=blocks)
-        works.append(_with(_work(rule, name, models, base), checked, seed, scale, parts))
+        shape = tuple(models[0][name].shape)
+        parts = parts_of(name, shape, config, blocks=blocks)
+        own = checked
+        if method not in RULES and vectors_are_rows(role(name, shape, blocks=blocks), parts):
+            own = {**method_of(method).needs.rows, **checked}
+        works.append(_with(_work(rule, name, models, base), own, seed, scale, parts))
     whole = [work for work in works if rule_of(work).measures(work.options) == "model"]
     measure = measured(whole, room) if whole else None
     return {

@@ -97,6 +97,8 @@ class Needs:
         equivariant: rotating rows and columns of all deltas rotates the result, so that LoRAs can be merged exactly
             inside the space their factors span. A function that counts directions takes `shape`, the (out, in) of the
             tensors that such cores stand for; it is no option of recipes.
+        rows: values of options that a recipe does not name, for tensors whose vectors are rows and not columns:
+            tables of embeddings (a row is a token), and matrices that their file stores as `[in, out]`.
         breaks: promises of every method that this one does not keep, each with its reason. Promises are "zero" (deltas
             of 0 give 0), "single" (one model with weight 1 gives its delta), "same" (copies of one expert give that
             expert, weights being shares).
@@ -115,6 +117,7 @@ class Needs:
     order_matters: bool = False
     random: bool = False
     equivariant: bool = False
+    rows: Mapping[str, Any] = field(default_factory=dict)
     breaks: Mapping[str, str] = field(default_factory=dict)
 
 

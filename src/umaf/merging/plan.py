@@ -17,10 +17,10 @@ from umaf.merging.opening import Open, open_models, open_ref
 from umaf.merging.outline import with_layers
 from umaf.merging.recipe import Recipe
 from umaf.merging.reference import Ref
-from umaf.merging.roles import counts_tokens, parts_of, pattern_of, role
+from umaf.merging.roles import counts_tokens, parts_of, pattern_of, role, vectors_are_rows
 from umaf.merging.rules import rule_for
 from umaf.merging.segments import Found, Segment, segments_of, tensors_of
-from umaf.merging.settings import Setting, check_filters, options_of, settings
+from umaf.merging.settings import Setting, check_filters, options_of, settings, unsaid
 from umaf.merging.sources import Laid, laid_out, surplus
 from umaf.merging.work import BATCH, CHUNK
 from umaf.merging.yaml_file import Place
@@ -138,7 +138,10 @@ def _job(found: Found, context: _Context) -> Job:
     if not float_entry(entry.dtype):
         every = sources if base is None else (base, *sources)
         return Job(dtype=entry.dtype, method="copy", **{**plain, "sources": every})
-    options = options_of(context.settings[found.segment], recipe, found.name, found.names, kind, found.depth)
+    said = context.settings[found.segment]
+    options = options_of(said, recipe, found.name, found.names, kind, found.depth)
+    if method.needs.rows and vectors_are_rows(kind, parts):
+        options |= unsaid(said, method.needs.rows)
     scale = 1.0 if "scale" in method.options else options.pop("scale", 1.0)
     rule = method.name
     if kind == "buffer":

@@ -114,6 +114,16 @@ def parts_of(
     return Parts(matrix=True, transposed=transposed, sizes=sizes, groups=groups, experts=experts)
 
 
+def vectors_are_rows(kind: str, parts: Parts) -> bool:
+    """Tell whether the vectors of a tensor are its rows and not its columns.
+
+    Example:
+        >>> vectors_are_rows("embedding", Parts()), vectors_are_rows("matrix", Parts(matrix=True))
+        (True, False)
+    """
+    return kind == "embedding" or parts.transposed
+
+
 def _is_conv1d(name: str, shape: tuple[int, ...], kind: str) -> bool:
     if not _CONV1D.search(name):
         return False

@@ -120,6 +120,21 @@ def options_of(
     return options
 
 
+def unsaid(found: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those of some values whose options no level of the recipe names.
+
+    Args:
+        found: from `settings`.
+        values: option to value.
+
+    Example:
+        >>> unsaid([], {"vectors": "rows"})
+        {'vectors': 'rows'}
+    """
+    said = {one.option.name for one in found if any(one.says)}
+    return {name: value for name, value in values.items() if name not in said}
+
+
 def check_filters(recipe: Recipe, names: Mapping[str, str]) -> None:
     """Refuse filters that hold for no tensor.
 

@@ -12,6 +12,7 @@ from umaf.merging.apply import check_options, merge_states, merge_tensors
 from umaf.merging.contract import Needs, PerModel, as_column, merge_method
 from umaf.merging.feeds import Aligned, Fallback, Flat, Table
 from umaf.merging.jobs import Parts
+from umaf.merging.methods.widen import widen
 from umaf.merging.work import CHUNK, Room, Work, divisible, measured, merge_into
 
 LONG = 2 * CHUNK + 17
@@ -225,3 +226,17 @@ def test_measuring_goes_over_a_model_chunk_by_chunk():
         for name, high in (("a", 2.0), ("b", 3.0))
     ]
     assert float(measured(works, Room())["high"]) == 3.0
+
+
+def test_vectors_of_tables_and_of_what_is_stored_the_other_way_are_rows():
+    names = ("embed_tokens.weight", "h.0.attn.c_attn.weight", "h.0.mlp.up_proj.weight")
+    states = [{name: torch.randn(6, 18) for name in names} for _ in range(3)]
+    found = merge_states("widen", states[1:], base=states[0], config={"model_type": "gpt2"})
+    asked = merge_states(
+        "widen", states[1:], base=states[0], config={"model_type": "gpt2"}, vectors="columns"
+    )
+    for name, kind in zip(names, ("rows", "rows", "columns"), strict=True):
+        base = states[0][name]
+        deltas = torch.stack([one[name] - base for one in states[1:]])
+        assert torch.allclose(found[name], base + widen(deltas, base=base, vectors=kind), atol=1e-6)
+        assert torch.allclose(asked[name], base + widen(deltas, base=base), atol=1e-6)

@@ -16,6 +16,7 @@ from umaf.merging.contract import Needs, Span, merge_method
         base="required",
         scope="tensor",
         ground=True,
+        rows={"vectors": "rows"},
         breaks={"same": "scores of columns that stand out are not divided among models"},
     ),
     source="Yu et al. 2024, Extend Model Merging from Fine-Tuned to Pre-Trained LLMs (WIDEN), arXiv 2408.03092",
@@ -32,8 +33,8 @@ def widen(
 
     For models whose deltas differ in size by far, such as one trained on more text and one tuned by instructions: each
     model's columns are ranked among its own. A column that stands out in a model counts fully, so that columns that
-    stand out in several are added. Every tensor is merged, vectors by the sizes of their entries; a recipe should say
-    `vectors: rows` for the table of token embeddings (`filter: role:embedding`), whose vectors are tokens.
+    stand out in several are added. Every tensor is merged, vectors by the sizes of their entries. Of a table of
+    embeddings rows are ranked, the tokens, as in the authors' program, and so they are of matrices stored `[in, out]`.
 
         m, D = lengths and directions of the columns of W
         r_i  = place of |m_i - m_0|, and of 1 - cos(D_i, D_0), among the model's own, from 0 to (n - 1) / n
@@ -46,7 +47,8 @@ def widen(
         above_average: t of the paper: how far above the mean of its model a place must be to stand out. 1 means that
             half of all columns do.
         calibration: s of the paper: the score of what stands out.
-        vectors: what is ranked: columns of a matrix `[out, in]`, or rows.
+        vectors: what is ranked: columns of a matrix `[out, in]`, or rows. A recipe that does not say takes rows for
+            embeddings and for what is stored as `[in, out]`.
 
     Example:
         >>> widen(torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]]), base=torch.ones(1, 2)).shape

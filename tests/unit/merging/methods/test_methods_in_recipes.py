@@ -67,19 +67,23 @@ def test_a_schedule_reaches_every_layer_as_it_is_written(tmp_path):
     assert [float(found[name].flatten()[0]) for name in names] == pytest.approx([1.0, *shares, 1.0, 1.0])
 
 
-def test_widen_ranks_tokens_where_the_recipe_says_rows(folders, tmp_path):
+SAID = [{"filter": "role:embedding", "value": "rows"}, {"value": "columns"}]
+
+
+@pytest.mark.parametrize("said", [{}, {"vectors": SAID}, {"vectors": "columns"}])
+def test_widen_ranks_tokens_of_a_table_unless_the_recipe_says_columns(folders, tmp_path, said):
     document = {
         "umaf": 1,
         "method": "widen",
         "base": str(folders[0]),
         "models": [str(one) for one in folders[1:]],
-        "options": {"vectors": [{"filter": "role:embedding", "value": "rows"}, {"value": "columns"}]},
+        "options": said,
     }
     found = merged(document, tmp_path / "out")
     base, *experts = [read(one) for one in folders]
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.layers.1.mlp.down_proj.weight"):
         deltas = torch.stack([one[name] - base[name] for one in experts])
-        kind = "rows" if "embed" in name else "columns"
+        kind = "rows" if "embed" in name and said != {"vectors": "columns"} else "columns"
         expected = base[name] + widen(deltas, base=base[name], vectors=kind)
         torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
 
