@@ -9,7 +9,8 @@ dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one
 - shots are the first texts of the task's train side, nested: 3 are among the 5, 5 among the 10;
 - the best single expert is chosen on the same 10 shots as the mixture it is compared with (and, as a second
   comparison with more information, on 60 validation texts); nothing is ever chosen on test;
-- with 10 shots everything is done three times, each with shots of its own, and a text counts with the mean;
+- with 10 shots everything is done three times, each with shots of its own, and a text counts with the mean (once, as
+  long as not every cell has been measured three times);
 - the classifier is trained, the probe fitted, and the prompt told 16 known requests, on texts of the train tasks alone;
 - the search draws 16 candidates, keeps 4 and goes 8 rounds (128 mixtures; the published one looks at 1600);
 - what makes a mixture good, and how far it may lie from the base, was chosen on train tasks, each with the experts of
@@ -58,11 +59,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # What decides the cells of a stage; each stage has a cache of its own.
 SOURCES = {
     "plain": ("dispatch/decode.py", "experts/rollout.py"),
+    "reward": ("dispatch/decode.py", "experts/rollout.py"),
     "named": tuple(
         f"dispatch/{name}.py"
         for name in ("beside", "classifier", "lead", "naming", "probe", "prompt", "prototypes")
     ),
     "shots": ("dispatch/few_shot.py", "search/cem.py"),
+    "draws": ("dispatch/few_shot.py", "search/cem.py"),
     "more_shots": ("dispatch/few_shot.py", "search/cem.py"),
 }
 TEST, VALIDATION, BATCH = 120, 60, 60
@@ -157,7 +160,7 @@ class Cell:
             found = judged([reply.text for reply in replies], self.test)
         return [value >= RIGHT for value in found], seconds
 
-    def material(self, examples, *, per="model") -> Material:
+    def material(self, examples, *, per="model", fitness="likelihood") -> Material:
         """Give shots as the search wants them."""
         return Material(
             shots=tuple(examples),
@@ -166,6 +169,7 @@ class Cell:
             run_code=self.reward == "code",
             max_new_tokens=LONGEST[self.reward],
             per=per,
+            fitness=fitness,
             search=SEARCH.__class__(**{**vars(SEARCH), "seed": self.seed}),
         )
 
@@ -185,19 +189,27 @@ class Cell:
             found["chosen"][f"shots{count}"] = self.best_on(self.task.train[:count])
         found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
 
+    def reward(self, found: dict) -> None:
+        """Search as Transformer-squared does: for the mean reward of greedy answers, wherever the weights lead."""
+        for count in SHOTS:
+            paper = self.material(self.task.train[:count], fitness="reward")
+            self._mixed(f"fewshot{count}_reward", paper, found)
+
     def named(self, found: dict) -> None:
         """Let prompt, classifier and probe choose."""
         for by in ("prompt", "classifier", "probe"):
             self._dispatched(by, found)
 
     def shots(self, found: dict) -> None:
-        """Search for mixtures on 10 shots, drawn several times."""
-        for draw in range(DRAWS):
-            mark = f"@{draw}" if draw else ""
+        """Search for a mixture on 10 shots."""
+        self._mixed("fewshot10", self.material(self.task.train[:10]), found)
+
+    def draws(self, found: dict) -> None:
+        """Search on other sets of 10 shots."""
+        for draw in range(1, DRAWS):
             examples = self.task.train[10 * draw : 10 * draw + 10]
-            if draw:
-                found["chosen"][f"shots10{mark}"] = self.best_on(examples)
-            self._mixed(f"fewshot10{mark}", self.material(examples), found)
+            found["chosen"][f"shots10@{draw}"] = self.best_on(examples)
+            self._mixed(f"fewshot10@{draw}", self.material(examples), found)
 
     def more_shots(self, found: dict) -> None:
         """Search on other numbers of shots, and for weights per layer."""
@@ -252,7 +264,10 @@ def read() -> dict[tuple[str, int], dict]:
     """Read the cells measured so far, their stages put together."""
     found: dict[tuple[str, int], dict] = {}
     for stage in SOURCES:
-        for path in sorted(place(stage).glob("*.json")):
+        paths = sorted(place(stage).glob("*.json"))
+        if stage == "draws" and len(paths) < len(UNSEEN) * len(SEEDS):
+            continue  # a mean over draws that only some cells have would weigh them differently
+        for path in paths:
             part = json.loads(path.read_text(encoding="utf-8"))
             cell = found.setdefault((part["task"], part["seed"]), {})
             for key in ("correct", "seconds", "chosen", "weights"):
@@ -300,6 +315,12 @@ def figures_of(cells: dict) -> dict[str, Figure]:
         "gain.fewshot10_over_best_expert": ("fewshot10", "shots10"),
         "gain.fewshot10_over_best_expert.by_validation": ("fewshot10", "validation"),
         "gain.best_expert_over_base.unseen": ("shots10", "base"),
+        "gain.fewshot10_over_fewshot10_by_reward": ("fewshot10", "fewshot10_reward"),
+        "gain.fewshot10_by_reward_over_best_expert": ("fewshot10_reward", "shots10"),
+        **{
+            f"gain.fewshot{count}_by_reward_over_base.unseen": (f"fewshot{count}_reward", "base")
+            for count in SHOTS
+        },
         "gain.fewshot10_layers_over_fewshot10": (f"fewshot{LAYERS_AT}_layers", "fewshot10"),
         **{f"gain.fewshot{count}_over_base.unseen": (f"fewshot{count}", "base") for count in SHOTS},
         **{f"gain.{by}_over_base.unseen": (by, "base") for by in ("prompt", "classifier", "probe")},
@@ -365,7 +386,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(task, shares)
     for name, figure in figures.items():
         print(f"{name}: {figure.value} ({figure.low} to {figure.high}), n {figure.n}")
-    config = {"fitness": "likelihood", "prior": Material().prior, "draws": DRAWS}
+    config = {
+        "fitness": "likelihood",
+        "prior": Material().prior,
+        "draws": DRAWS if any("fewshot10@1" in cell["correct"] for cell in cells.values()) else 1,
+    }
     config |= {"test": TEST, "shots": SHOTS, "search": vars(SEARCH), "named": NAMED, "unseen": UNSEEN}
     results = {f"{task}--{seed}": cell for (task, seed), cell in cells.items()}
     keep_part("unseen", figures=figures, numbers={"config": config, "table": table, "cells": results})
