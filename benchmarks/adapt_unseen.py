@@ -65,8 +65,9 @@ SOURCES = {
         for name in ("beside", "classifier", "lead", "naming", "probe", "prompt", "prototypes")
     ),
     "shots": ("dispatch/few_shot.py", "search/cem.py"),
+    "few_shots": ("dispatch/few_shot.py", "search/cem.py"),
+    "many_shots": ("dispatch/few_shot.py", "search/cem.py"),
     "draws": ("dispatch/few_shot.py", "search/cem.py"),
-    "more_shots": ("dispatch/few_shot.py", "search/cem.py"),
 }
 TEST, VALIDATION, BATCH = 120, 60, 60
 SHOTS = (3, 5, 10, 20)
@@ -211,9 +212,14 @@ class Cell:
             found["chosen"][f"shots10@{draw}"] = self.best_on(examples)
             self._mixed(f"fewshot10@{draw}", self.material(examples), found)
 
-    def more_shots(self, found: dict) -> None:
-        """Search on other numbers of shots, and for weights per layer."""
-        for count in (count for count in SHOTS if count != 10):
+    def few_shots(self, found: dict) -> None:
+        """Search on fewer shots."""
+        for count in (count for count in SHOTS if count < 10):
+            self._mixed(f"fewshot{count}", self.material(self.task.train[:count]), found)
+
+    def many_shots(self, found: dict) -> None:
+        """Search on more shots, and for weights per layer."""
+        for count in (count for count in SHOTS if count > 10):
             self._mixed(f"fewshot{count}", self.material(self.task.train[:count]), found)
         layered = self.material(self.task.train[:LAYERS_AT], per="layer")
         self._mixed(f"fewshot{LAYERS_AT}_layers", layered, found)
