@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,35 +20,45 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import index_experts, index_kills, index_scale, web_load
-from benchmarks.index_experts import SCORED, Member, collection, home, members
+from benchmarks import index_experts, index_forward, index_kills, index_scale, web_load
+from benchmarks.index_plan import DESIGN, HELDOUT, QUERIES, SCORED, Member, task_of
+from benchmarks.index_read import collection, home, probes, read
 from benchmarks.index_regret import additivity, regrets
-from benchmarks.index_spaces import Measured, architecture_probe, chance, retrieval, spaces, tables
-from umaf.errors import UmafError
+from benchmarks.index_spaces import Measured, architecture_probe, chance, cosines, retrieval, spaces, tables
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.statistics import Bootstrap, mean_interval
 from umaf.evaluation.summary import Figure, write_summary
-from umaf.extraction import extract
 from umaf.files import write_json
-from umaf.models import open_model
-from umaf.readout.encode import encode, forward
-from zoo.bank import place_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "comparison" / "index"
 PARTS = ("collection", "forward", "kills", "scale", "web")
 # What an expert must be better than chance by to count as having learned its task.
 LEARNED = 0.15
+# Whose vectors a linear probe reads the architecture from.
+PROBED = ("fingerprint", "arrangement", "pca", "pca, per base")
 
 
 def found_by(measured: Measured) -> dict[str, Any]:
-    """Measure retrieval and geometry of a collection."""
+    """Measure retrieval and geometry of a collection.
+
+    Whoever was trained on a held-out task is looked for among all members; the tasks that the design was chosen on
+    stand beside. Geometry is that of the held-out tasks' members alone.
+    """
     who = list(measured)
-    alike, rows = spaces(measured), tables(measured)
-    found: dict[str, Any] = {"experts": len(who), "chance": chance(who)}
-    found["retrieval"] = {name: retrieval(table, who) for name, table in alike.items()}
-    found["silhouette"] = {name: _silhouettes(vectors.numpy(), who) for name, vectors in rows.items()}
-    found["architecture"] = {name: architecture_probe(vectors, who) for name, vectors in rows.items()}
+    alike = spaces(measured)
+    held = [at for at, member in enumerate(who) if member.task in HELDOUT]
+    rows = {name: vectors[held] for name, vectors in tables(measured).items()}
+    those = [who[at] for at in held]
+    found: dict[str, Any] = {"experts": len(who), "held_out": len(held), "chance": chance(who, HELDOUT)}
+    found["architectures"] = sorted({member.model for member in who})
+    found["retrieval"] = {name: retrieval(table, who, HELDOUT) for name, table in alike.items()}
+    found["retrieval, kin"] = {
+        name: retrieval(table, who, HELDOUT, kin=True) for name, table in alike.items()
+    }
+    found["retrieval, design"] = {name: retrieval(table, who, DESIGN) for name, table in alike.items()}
+    found["silhouette"] = {name: _silhouettes(vectors.numpy(), those) for name, vectors in rows.items()}
+    found["architecture"] = {name: architecture_probe(rows[name], those) for name in PROBED}
     return found
 
 
@@ -57,52 +66,9 @@ def learned(measured: Measured) -> Measured:
     """Keep the experts that do what they were trained for."""
     kept = {}
     for member, values in measured.items():
-        labels = index_experts.task_of(member.task).labels
-        if float(values["score"]) >= (1 / len(labels) if labels else 0) + LEARNED:
+        if float(values["score"]) >= 1 / len(task_of(member.task).labels) + LEARNED:
             kept[member] = values
     return kept
-
-
-def forward_ratio(*, repeats: int = 5) -> dict[str, Any]:
-    """Compare the CPU time of a fingerprint with that of one plain pass over the same probes, side by side."""
-    found: dict[str, Any] = {}
-    texts = index_experts.probes()
-    many = tuple(
-        dict.fromkeys(e.text for name in index_experts.TASKS for e in index_experts.task_of(name).train[:90])
-    )
-    for name in ("llama-1m", "minilm"):
-        try:
-            model = open_model(place_of(name))
-        except UmafError as problem:
-            found[name] = {"missing": str(problem)}
-            continue
-        for label, probes in (("default", texts), ("thousand", many)):
-            rounds = repeats if name != "minilm" or label == "default" else 2
-            found[f"{name}, {label}"] = _side_by_side(model, probes, rounds)
-    return found
-
-
-def _side_by_side(model: Any, probes: Sequence[str], rounds: int) -> dict[str, Any]:
-    ratios, seconds = [], []
-    for _ in range(rounds):
-        began = time.process_time()
-        with torch.inference_mode():
-            batch = encode(model, list(probes), None, truncate=True)
-            order = batch.mask.sum(1).argsort(stable=True)
-            for part in order.split(32):
-                taken = batch.take(part)
-                if model.kind == "encoder-decoder":
-                    model.net.get_encoder()(input_ids=taken.ids, attention_mask=taken.mask)
-                else:
-                    forward(model, taken)
-        plain = time.process_time() - began
-        began = time.process_time()
-        extract(model, probes, truncate=True)
-        spent = time.process_time() - began
-        ratios.append(spent / plain)
-        seconds.append(spent)
-    middle = float(np.median(seconds))
-    return {"probes": len(probes), "ratios": ratios, "cpu_s": middle, "per_minute": 60 / middle}
 
 
 def figures(data: Mapping[str, Any]) -> dict[str, Figure]:
@@ -110,44 +76,20 @@ def figures(data: Mapping[str, Any]) -> dict[str, Figure]:
     made: dict[str, Figure] = {}
     whole = data.get("collection", {}).get("all")
     if whole:
-        for name, aim in (("top1", ">= 0.9"), ("top5", ">= 0.98")):
-            for space in (
-                "fingerprint",
-                "answers",
-                "fingerprint, per base",
-                "answers, per base",
-                "both, per base",
-                "rsa",
-                "cka",
-            ):
-                key = (
-                    f"retrieval.{name}"
-                    if space == "fingerprint"
-                    else f"retrieval.{name}.{space.replace(', ', '_').replace(' ', '_')}"
-                )
-                made[key] = _mean(whole["retrieval"][space][name], aim)
-            made[f"retrieval.{name}.chance"] = Figure(whole["chance"][name == "top5"], n=whole["experts"])
-        made["silhouette.capability"] = Figure(
-            whole["silhouette"]["fingerprint"]["capability"], n=whole["experts"], aim=">= 0.5"
-        )
-        made["silhouette.architecture"] = Figure(
-            whole["silhouette"]["fingerprint"]["architecture"], n=whole["experts"]
-        )
-        guess, usual = whole["architecture"]["fingerprint"]
-        made["architecture.above_chance"] = Figure(100 * (guess - usual), n=whole["experts"], aim="<= 5")
-        made["experts"] = Figure(whole["experts"], n=whole["experts"], aim=">= 200")
+        made |= _found_figures(whole, data["collection"]["learned"])
     for name, values in data.get("collection", {}).get("regret", {}).items():
-        key = "regret.points" if name == "answers" else f"regret.points.{name}"
-        made[key] = _mean(values, "<= 2")
-    added = data.get("collection", {}).get("additivity")
-    if added:
-        made["additivity.cosine"] = _mean(added, "> 0.8")
+        key = "regret.points" if name == "tried" else f"regret.points.{_plain(name)}"
+        made[key] = _mean(list(values.values()), "<= 2")
+    for name, values in data.get("collection", {}).get("additivity", {}).items():
+        made["additivity.cosine" if name == "fingerprint" else f"additivity.cosine.{name}"] = _mean(
+            values, "> 0.8"
+        )
     for name, values in data.get("forward", {}).items():
         if "ratios" in values:
             key = (
                 "fingerprint_over_forward"
-                if name == "llama-1m, default"
-                else f"fingerprint_over_forward.{name.replace(', ', '_')}"
+                if name == index_forward.HEADLINE
+                else f"fingerprint_over_forward.{_plain(name)}"
             )
             made[key] = _mean(values["ratios"], "<= 1.2")
     for size, values in data.get("scale", {}).items():
@@ -172,6 +114,36 @@ def figures(data: Mapping[str, Any]) -> dict[str, Figure]:
     return made
 
 
+def _found_figures(whole: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Figure]:
+    made: dict[str, Figure] = {}
+    count = whole["held_out"]
+    for name, aim in (("top1", ">= 0.9"), ("top5", ">= 0.98")):
+        for space, found in whole["retrieval"].items():
+            key = f"retrieval.{name}" + ("" if space == "fingerprint" else f".{_plain(space)}")
+            made[key] = _mean(found[name], aim)
+        for key, found in {
+            "kin": whole["retrieval, kin"]["fingerprint"],
+            "design": whole["retrieval, design"]["fingerprint"],
+            "learned": learned["retrieval"]["fingerprint"],
+        }.items():
+            made[f"retrieval.{name}.{key}"] = _mean(found[name], aim)
+        made[f"retrieval.{name}.chance"] = Figure(whole["chance"][name == "top5"], n=count)
+    for space, found in whole["silhouette"].items():
+        end = "" if space == "fingerprint" else f".{_plain(space)}"
+        made[f"silhouette.capability{end}"] = Figure(found["capability"], n=count, aim=">= 0.5")
+        made[f"silhouette.architecture{end}"] = Figure(found["architecture"], n=count)
+        if space in whole["architecture"]:
+            guess, usual = whole["architecture"][space]
+            made[f"architecture.above_chance{end}"] = Figure(100 * (guess - usual), n=count, aim="<= 5")
+    made["experts"] = Figure(whole["experts"], n=whole["experts"], aim=">= 200")
+    made["experts.held_out"] = Figure(count, n=count)
+    return made
+
+
+def _plain(name: str) -> str:
+    return name.replace(", ", "_").replace(" ", "_")
+
+
 def summarise() -> None:
     """Write a dated record and the summary of everything measured so far."""
     data: dict[str, Any] = {}
@@ -187,8 +159,14 @@ def summarise() -> None:
     if load.exists():
         data["web"] = json.loads(load.read_text(encoding="utf-8"))
     made = figures(data)
-    day = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    config = {"scored_texts": SCORED, "queries": index_experts.QUERIES, "probes": len(index_experts.probes())}
+    day = datetime.now(timezone.utc).strftime("%Y-%m-%d-%H%M")
+    config = {
+        "scored_texts": SCORED,
+        "queries": QUERIES,
+        "probes": len(probes()),
+        "design_tasks": list(DESIGN),
+        "held_out_tasks": list(HELDOUT),
+    }
     write_record(PLACE / f"{day}.json", new_record("index", config=config, numbers=data))
     write_summary(PLACE / "summary.json", made)
     for name, one in made.items():
@@ -227,14 +205,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     parts = () if asked.only_summary else asked.parts
     if "collection" in parts:
-        index_experts.build(minutes=asked.minutes)
-        measured = {member: values for member, values in collection().items() if member in set(members())}
-        kept = {"all": found_by(measured), "learned": found_by(learned(measured))}
+        index_experts.train(minutes=asked.minutes)
+        read(minutes=asked.minutes)
+        measured = collection()
+        who = list(learned(measured))
+        alike = {"fingerprint": cosines(tables(learned(measured))["fingerprint"])}
+        kept = {"all": found_by(measured), "learned": {"experts": len(who)}}
+        kept["learned"]["retrieval"] = {name: retrieval(table, who, HELDOUT) for name, table in alike.items()}
         kept |= {"regret": regrets(measured), "additivity": additivity(measured)}
         scores = {member.name: float(values["score"]) for member, values in measured.items()}
         write_json(home() / "collection.json", {**kept, "scores": scores})
     if "forward" in parts:
-        write_json(home() / "forward.json", forward_ratio())
+        write_json(home() / "forward.json", index_forward.ratios())
     if "kills" in parts:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             write_json(home() / "kills.json", index_kills.rounds(Path(folder) / "store", kills=asked.kills))

@@ -4,110 +4,154 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.index_experts import (
-    CUE,
-    QUERIES,
-    TASKS,
-    Member,
-    accuracy,
-    base_of,
-    home,
-    probes,
-    queries,
-    task_of,
-)
-from benchmarks.index_spaces import Measured, tables
+from benchmarks.index_experts import shelf
+from benchmarks.index_plan import HELDOUT, QUERIES, Member, queries, task_of
+from benchmarks.index_read import accuracy, home, probes
+from benchmarks.index_spaces import Measured, cosines, tables, unit
 from umaf.errors import UmafError
-from umaf.extraction import default_pca
+from umaf.extraction import Answers, default_pca, load_answered, meant
 from umaf.extraction.describe import describe
 from umaf.extraction.inputs import Inputs, read_inputs
 from umaf.files import write_json
-from umaf.index import Query, logme
-from umaf.index.search import task_vector
-from umaf.models import open_model
+from umaf.index import Query, logme, task_fingerprint, task_vector
+from umaf.index.task import NEAR
+from umaf.index.told import Ask
+from umaf.index.trial import achieved
+from umaf.models import Model, open_model
+from umaf.readout import label_scores
 
-READER = "llama-1m"
-SEEDS = 3
+DRAWS, TRIED = 8, 5
 
 
-def regrets(measured: Measured) -> dict[str, list[float]]:
-    """Search the collection by every task it has experts of; points lost against the best, per task.
+def regrets(measured: Measured) -> dict[str, dict[str, float]]:
+    """Search the collection by every held-out task it has experts of; points lost against the best, per task.
 
-    answers: labelled texts, no model opened; unlabelled: the same without labels; reader: texts read by a small model;
-    expert: a reader trained on the labelled texts; logme: every model run on the texts; names: a search for the task's
-    name in the members' names, which knows what nobody but the curator knows; blind: a guess.
+    words: labelled texts, no model opened, the default; tried: its first five models run on the same texts; answers:
+    the knowledge vector of the labelled texts; unlabelled: the same without labels; unlabelled, tried: its first five,
+    run; labels: how many label words a model's card shares with the query, which knows no place; logme: every model run
+    on the texts; names: a search for the task's name in the models' names, which knows what nobody but the curator
+    knows; blind: a guess.
     """
     who = list(measured)
-    known = [task for task in TASKS if any(member.task == task for member in who)]
-    vectors = tables(measured)["answers"].float()
-    found: dict[str, list[float]] = {}
-    for task in known:
-        achieved = functools.partial(_achieved, measured=measured, task=task)
-        best = max(float(values["score"]) for member, values in measured.items() if member.task == task)
-        for route, order in _orders(task, measured, vectors).items():
-            found.setdefault(route, []).append(100 * (best - achieved(who[order[0]])))
-        draws = np.random.default_rng(0).integers(len(who), size=SEEDS)
-        found.setdefault("blind", []).append(100 * (best - float(np.mean([achieved(who[n]) for n in draws]))))
-    return {name: [max(0.0, value) for value in values] for name, values in found.items()}
-
-
-def additivity(measured: Measured) -> list[float]:
-    """Add two experts' changes of one base, and compare the fingerprint with the sum of theirs."""
-    who = {member: values for member, values in measured.items() if member.model == READER}
-    pairs = list(zip(list(who), list(who)[1:], strict=False))[:6]
-    components, found = default_pca().components.double(), []
-    for one, other in pairs:
-        base, before, _ = base_of(one.model)
-        first, second = (open_model(home() / "experts" / _folder(member)).net for member in (one, other))
-        model = open_model(f"zoo:{one.model}")
-        added, (left, right) = model.net.state_dict(), (first.state_dict(), second.state_dict())
-        original = base.net.state_dict()
-        for name in added:
-            if added[name].is_floating_point():
-                added[name].copy_(left[name] + right[name] - original[name])
-        own = read_inputs(model, probes(), base=None)
-        both = Inputs(
-            own.coordinates, own.gram, before.coordinates, before.gram, own.depths, own.normalisation
-        )
-        whole = components @ describe(both)
-        parts = sum(components @ who[member]["description"].double() for member in (one, other))
-        found.append(float(torch.nn.functional.cosine_similarity(whole, torch.as_tensor(parts), dim=0)))
+    vectors, found = tables(measured), {}
+    for task in HELDOUT:
+        own = [float(values["score"]) for member, values in measured.items() if member.task == task]
+        if not own:
+            continue
+        score = functools.partial(_score, measured=measured, task=task)
+        orders, best = _orders(task, measured, vectors), max(own)
+        orders["tried"] = _tried(orders["words"], who, _query(task, True))
+        orders["unlabelled, tried"] = _tried(orders["unlabelled"], who, _query(task, False))
+        for route, order in orders.items():
+            found.setdefault(route, {})[task] = max(0.0, 100 * (best - score(who[order[0]])))
+        draws = np.random.default_rng(0).integers(len(who), size=DRAWS)
+        blind = float(np.mean([score(who[n]) for n in draws]))
+        found.setdefault("blind", {})[task] = max(0.0, 100 * (best - blind))
     return found
 
 
-def _orders(task: str, measured: Measured, vectors: Tensor) -> dict[str, Sequence[int]]:
-    """Rank the members for a task by every route, best first."""
-    who, known = list(measured), task_of(task)
+def additivity(measured: Measured, *, pairs: int = 6) -> dict[str, list[float]]:
+    """Add what two experts of one base learned; cosine of the sum's fingerprint with the sum of theirs."""
+    made: dict[str, list[float]] = {"fingerprint": [], "pca": []}
+    components = default_pca().components.double()
+    for one, other in _pairs(measured)[:pairs]:
+        base, model, right = (
+            open_model(place) for place in (f"zoo:{one.model}", shelf() / one.folder, shelf() / other.folder)
+        )
+        original, left, added = base.net.state_dict(), model.net.state_dict(), right.net.state_dict()
+        with torch.no_grad():
+            for name, value in left.items():
+                if value.is_floating_point():
+                    value.copy_(value + added[name] - original[name])
+        parts = unit(torch.stack([_meant(measured[member]["told"], member) for member in (one, other)]))
+        texts = list(probes())
+        answers = [
+            Answers(
+                known.cue, known.labels, label_scores(model, texts, known.labels, known.cue, truncate=True)
+            )
+            for known in (task_of(one.task), task_of(other.task))
+        ]
+        whole = meant(load_answered().space.places(texts), answers)
+        made["fingerprint"].append(float(cosines(torch.stack([whole, parts.sum(0)]))[0, 1]))
+        own, before = (read_inputs(net, texts, base=None) for net in (model, base))
+        both = Inputs(
+            own.coordinates, own.gram, before.coordinates, before.gram, own.depths, own.normalisation
+        )
+        described = components @ sum(measured[member]["description"].double() for member in (one, other))
+        made["pca"].append(float(cosines(torch.stack([components @ describe(both), described]))[0, 1]))
+    return made
+
+
+def _pairs(measured: Measured) -> list[tuple[Member, Member]]:
+    """Pair experts of one decoder on two held-out tasks, as even over the bases as it goes."""
+    found = []
+    for turn in range(len(HELDOUT)):
+        for model in ("llama-1m", "gpt2-1m", "mixtral-1m"):
+            own = [m for m in measured if m.model == model and m.task in HELDOUT and m.seed < 2]
+            names = list(dict.fromkeys(m.task for m in own))
+            if 2 * turn + 1 < len(names):
+                first, second = names[2 * turn : 2 * turn + 2]
+                found.append(tuple(next(m for m in own if m.task == name) for name in (first, second)))
+    return found
+
+
+def _meant(told: Tensor, member: Member) -> Tensor:
+    known = task_of(member.task)
+    return meant(
+        load_answered().space.places(probes()), [Answers(known.cue, known.labels, told[: len(probes())])]
+    )
+
+
+def _query(task: str, labelled: bool) -> Query:
     shown = queries(task)
-    texts = tuple(example.text for example in shown)
-    labelled = Query(texts, tuple(example.answer for example in shown), known.cue)
-    reader = base_of(READER)[0]
-    asked = {
-        "answers": task_vector(probes(), labelled, cue=CUE),
-        "unlabelled": task_vector(probes(), Query(texts), cue=CUE),
-        "reader": task_vector(probes(), labelled, reader=reader, cue=CUE),
-        "expert": task_vector(probes(), labelled, route="expert", reader=reader, cue=CUE),
-    }
-    orders: dict[str, Sequence[int]] = {
-        name: (vectors @ vector).argsort(descending=True).tolist() for name, vector in asked.items()
-    }
-    at = TASKS.index(task) * QUERIES
+    labels = tuple(example.answer for example in shown) if labelled else ()
+    return Query(tuple(example.text for example in shown), labels)
+
+
+def _orders(task: str, measured: Measured, vectors: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    """Rank the members for a task by every route, best first."""
+    who, query = list(measured), _query(task, True)
+    answers, unlabelled = (
+        (vectors["answers"].float() @ task_vector(probes(), one)).argsort(descending=True).tolist()
+        for one in (query, _query(task, False))
+    )
+    alike = vectors["fingerprint"].float() @ task_fingerprint(query)
+    near = [n for n in alike.argsort(descending=True).tolist() if float(alike[n]) >= NEAR]
+    at = HELDOUT.index(task) * QUERIES
     rated = [
-        logme(measured[member]["features"][at : at + QUERIES].float(), [e.answer for e in shown])
-        for member in who
+        logme(values["features"][at : at + QUERIES].float(), list(query.labels))
+        for values in measured.values()
     ]
-    orders["logme"] = np.argsort([-value for value in rated]).tolist()
-    orders["names"] = sorted(range(len(who)), key=lambda n: (who[n].task != task, n))
-    return orders
+    wanted = {label.casefold() for label in query.classes}
+    said = [{label.casefold() for label in task_of(member.task).labels} for member in who]
+    shared = [len(wanted & own) / len(wanted | own) for own in said]
+    return {
+        "words": [*near, *(n for n in answers if n not in set(near))],
+        "answers": answers,
+        "unlabelled": unlabelled,
+        "logme": np.argsort([-value for value in rated], kind="stable").tolist(),
+        "labels": sorted(range(len(who)), key=lambda n: (-shared[n], n)),
+        "names": sorted(range(len(who)), key=lambda n: (who[n].task != task, n)),
+    }
 
 
-def _achieved(member: Member, *, measured: Measured, task: str) -> float:
+def _tried(order: Sequence[int], who: Sequence[Member], query: Query) -> list[int]:
+    """Run the first few on the query's texts, as `umaf index search --try` does."""
+    worth = {}
+    for n in order[:TRIED]:
+        known = task_of(who[n].task)
+        found = achieved(_opened(who[n]), query, [Ask(known.cue, known.labels)])
+        worth[n] = found or (-1.0, -1.0)
+    return sorted(worth, key=lambda n: worth[n], reverse=True)
+
+
+def _score(member: Member, *, measured: Measured, task: str) -> float:
     """Score a member on a task; what cannot say the task's labels gets what a guess would."""
     if member.task == task:
         return float(measured[member]["score"])
@@ -116,12 +160,13 @@ def _achieved(member: Member, *, measured: Measured, task: str) -> float:
     key = f"{member.name} on {task}"
     if key not in known:
         try:
-            known[key] = accuracy(open_model(home() / "experts" / _folder(member)), task)
+            known[key] = accuracy(_opened(member), task)
         except UmafError:
             known[key] = 1 / len(task_of(task).labels)
         write_json(path, known)
     return known[key]
 
 
-def _folder(member: Member) -> str:
-    return f"zoo-{member.model}--{member.task.replace('/', '-')}--{member.seed}"
+@functools.lru_cache(maxsize=8)
+def _opened(member: Member) -> Model:
+    return open_model(shelf() / member.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -313,7 +314,10 @@ def _on_ray(work: Sequence[Work]) -> Iterator[tuple[Work, Entry | str]]:
             'The engine "ray" was asked for, but Ray is not installed; run `pip install "umaf[ray]"`.'
         ) from problem
     if not ray.is_initialized():
-        ray.init(logging_level=40, include_dashboard=False)
+        with warnings.catch_warnings():
+            # Ray starts its servers as programs of their own, so nothing of the store's threads is used there.
+            warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
+            ray.init(logging_level=40, include_dashboard=False)
 
     @ray.remote(num_cpus=1)
     def task(item: Work) -> Entry | str:
