@@ -32,12 +32,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.adapt import expert_folder, factored, home, opened, task_of
 from benchmarks.adapt_parts import keep_part
 from benchmarks.adapt_plan import LONGEST, SEEDS, TASKS, UNSEEN
+from benchmarks.adapt_unseen_figures import DRAWS, LAYERS_AT, SHOTS, figures_of, table_of
 from umaf.dispatch.adaptive import AdaptiveModel
 from umaf.dispatch.chat import asked
 from umaf.dispatch.classifier import train_classifier
@@ -47,7 +47,6 @@ from umaf.dispatch.dispatchers import Material, make_dispatcher
 from umaf.dispatch.few_shot import fitness_on, mix_by_shots
 from umaf.dispatch.shelf import Shelf, by_name
 from umaf.evaluation.provenance import commit
-from umaf.evaluation.summary import Figure
 from umaf.experts.expert import Expert, load_expert
 from umaf.experts.rewards import RIGHT, judge
 from umaf.experts.settings import TrainSettings
@@ -70,12 +69,8 @@ SOURCES = {
     "draws": ("dispatch/few_shot.py", "search/cem.py"),
 }
 TEST, VALIDATION, BATCH = 120, 60, 60
-SHOTS = (3, 5, 10, 20)
-LAYERS_AT = 10
 NAMED = 120
 """Texts per train task that the classifier and the probe learn from."""
-DRAWS = 3
-"""Sets of 10 shots."""
 SEARCH = CrossEntropy(population=16, elites=4, iterations=8)
 
 
@@ -278,97 +273,6 @@ def read() -> dict[tuple[str, int], dict]:
             cell = found.setdefault((part["task"], part["seed"]), {})
             for key in ("correct", "seconds", "chosen", "weights"):
                 cell.setdefault(key, {}).update(part[key])
-    return found
-
-
-def difference(cells: dict, one: str, other: str) -> Figure | None:
-    """Mean difference in right answers; the interval draws seeds, tasks within them, and texts within those."""
-    table: dict[int, list[np.ndarray]] = {}
-    for (_, seed), cell in sorted(cells.items(), key=lambda item: item[0][1]):
-        pair = [_right(cell, name) for name in (one, other)]
-        if pair[0] is not None and pair[1] is not None:
-            table.setdefault(seed, []).append(pair[0] - pair[1])
-    if not table:
-        return None
-    random = np.random.default_rng(0)
-    seeds_, draws = list(table), []
-    for _ in range(2000):
-        means = []
-        for seed in random.choice(seeds_, len(seeds_)):
-            parts = table[seed]
-            means += [
-                random.choice(parts[at], len(parts[at])).mean()
-                for at in random.integers(0, len(parts), len(parts))
-            ]
-        draws.append(np.mean(means))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    value = float(np.mean([part.mean() for parts in table.values() for part in parts]))
-    count = sum(len(part) for parts in table.values() for part in parts)
-    return Figure(round(value, 4), round(float(low), 4), round(float(high), 4), n=count)
-
-
-def _right(cell: dict, name: str) -> np.ndarray | None:
-    """Give which texts a way answers rightly, the mean over draws of shots where there are several."""
-    names = [name, *(f"{name}@{draw}" for draw in range(1, DRAWS))]
-    used = [cell["chosen"].get(key, key) for key in names]
-    found = [cell["correct"][key] for key in used if key in cell["correct"]]
-    return np.mean(found, 0) if found else None
-
-
-def figures_of(cells: dict) -> dict[str, Figure]:
-    """Give the figures of the unseen tasks, as far as they were measured."""
-    pairs = {
-        "gain.fewshot10_over_best_expert": ("fewshot10", "shots10"),
-        "gain.fewshot10_over_best_expert.by_validation": ("fewshot10", "validation"),
-        "gain.best_expert_over_base.unseen": ("shots10", "base"),
-        "gain.fewshot10_over_fewshot10_by_reward": ("fewshot10", "fewshot10_reward"),
-        "gain.fewshot10_by_reward_over_best_expert": ("fewshot10_reward", "shots10"),
-        **{
-            f"gain.fewshot{count}_by_reward_over_base.unseen": (f"fewshot{count}_reward", "base")
-            for count in SHOTS
-        },
-        "gain.fewshot10_layers_over_fewshot10": (f"fewshot{LAYERS_AT}_layers", "fewshot10"),
-        **{f"gain.fewshot{count}_over_base.unseen": (f"fewshot{count}", "base") for count in SHOTS},
-        **{f"gain.{by}_over_base.unseen": (by, "base") for by in ("prompt", "classifier", "probe")},
-    }
-    found = {name: difference(cells, one, other) for name, (one, other) in pairs.items()}
-    figures = {name: figure for name, figure in found.items() if figure is not None}
-    main_one = figures["gain.fewshot10_over_best_expert"]
-    figures["gain.fewshot10_over_best_expert"] = Figure(
-        main_one.value, main_one.low, main_one.high, main_one.n, "> 0, interval above 0"
-    )
-    for by in ("prompt", "classifier", "probe"):
-        shares = [
-            cell["seconds"][f"{by}.first"] / cell["seconds"][by]
-            for cell in cells.values()
-            if by in cell["seconds"]
-        ]
-        if shares:
-            figures["first_pass.share" if by == "prompt" else f"first_pass.share.{by}"] = _median(shares)
-    return figures
-
-
-def _median(values: list[float]) -> Figure:
-    """The median with a bootstrap interval."""
-    draws = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), 1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Figure(
-        round(statistics.median(values), 4), round(float(low), 4), round(float(high), 4), n=len(values)
-    )
-
-
-def table_of(cells: dict) -> dict[str, dict[str, float]]:
-    """Give the share of right answers by task and by way, mean over seeds."""
-    names = list(dict.fromkeys(name for cell in cells.values() for name in cell["correct"]))
-    found: dict[str, dict[str, float]] = {}
-    for task in UNSEEN:
-        own = [cell["correct"] for (name, _), cell in cells.items() if name == task]
-        if own:
-            found[task] = {
-                name: round(statistics.fmean(statistics.fmean(one[name]) for one in own if name in one), 4)
-                for name in names
-                if any(name in one for one in own)
-            }
     return found
 
 
