@@ -231,7 +231,7 @@ def fresh_generator(
 def with_plain(generator: Generator, target: Model) -> Generator:
     """Let a generator hear what its writers are given in ordinary text, so that its keys are silent there.
 
-    The anchor texts stand for ordinary text, at a few places of each.
+    The anchor texts stand for ordinary text, at a drawn place of each: more of it makes keys lose answers.
     """
     with cores(
         target,

@@ -27,7 +27,7 @@ from umaf.models import Model, bare
 DAMPING = 1e-2
 LEVEL = 1e-3
 VALUED = 16
-PLACES = 4
+PLACES = 1
 ENDINGS = (
     "o_proj", "out_proj", "attn.c_proj", "attention.output.dense", "attention.dense", "self_attn.dense", "out_lin",
     "attn.o", "SelfAttention.o", "EncDecAttention.o",
@@ -185,7 +185,7 @@ def _ridge(rows: Tensor, wanted: Tensor, strength: Tensor) -> Tensor:
 
 @torch.no_grad()
 def plainly(model: Model, names: Sequence[str], texts: Sequence[str]) -> dict[str, Float[Tensor, "token in"]]:
-    """Hear what modules are given in ordinary texts, at a few drawn places of each; hooks around the model stay active.
+    """Hear what modules are given in ordinary texts, at a drawn place of each; hooks around the model stay active.
 
     Args:
         model: an opened model. The decoder of an encoder-decoder writes the text that its encoder reads.
