@@ -94,11 +94,13 @@ def answers_of(model: Model, texts: Sequence[str], cue: str, *, batch_size: int 
     headless = model.head == "base"
     with torch.inference_mode():
         batch = encode(model, texts, None if headless else cue, truncate=True)
-        for rows in torch.arange(len(batch)).split(batch_size):
+        # Texts of like length share a batch, so little is spent on padding.
+        order = batch.mask.sum(1).argsort(stable=True)
+        for rows in order.split(batch_size):
             part = batch.take(rows)
             scores = pooled(model, part) if headless else answer_position(model, part)
             found.append(scores.float().softmax(-1).cpu())
-    return torch.cat(found)
+    return torch.cat(found)[order.argsort().cpu()]
 
 
 @cache

@@ -17,6 +17,7 @@ from umaf.index import (
     Query,
     add,
     add_outputs,
+    answers_of,
     by_model,
     by_task,
     collect,
@@ -313,3 +314,11 @@ def test_a_trial_ranks_by_what_is_achieved(folder, tmp_path, monkeypatch):
     assert all(0 <= hit.tried <= 1 for hit in silent.hits[:2])
     with pytest.raises(TaskError, match="one model or more"):
         try_found(store, found, query, many=0)
+
+
+def test_answers_come_back_in_the_order_of_the_texts(pico):
+    model = open_model(pico("llama"))
+    texts = ["a film", "the music of the town was good and the book was bad", "good", "the town was bad"]
+    whole = answers_of(model, texts, "so", batch_size=3)
+    each = torch.cat([answers_of(model, [text], "so") for text in texts])
+    assert torch.allclose(whole, each, atol=1e-5)
