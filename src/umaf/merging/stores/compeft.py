@@ -29,9 +29,11 @@ def measure(
         count += chunk.shape[1]
         first += chunk.double().sum(1)
         second += chunk.double().square().sum(1)
-    spread = (second / count - (first / count).square()).clamp_min(0).sqrt()
+    square = (second / count - (first / count).square()).clamp_min(0)
+    spread = (square * count / max(count - 1, 1)).sqrt()
     kept = torch.as_tensor(density, dtype=torch.double).expand(models)
-    ranks = [[max(1, int(share * count))] for share in kept.tolist()]
+    # The authors' program compares with the entry below the share, and so keeps it too.
+    ranks = [[min(count, int(share * count) + 1)] for share in kept.tolist()]
     threshold = kth_largest(lambda: (chunk.abs() for _, chunk in passes()), lambda entries: ranks)[:, 0]
     much = torch.as_tensor(alpha, dtype=torch.double).expand(models)
     return {"threshold": threshold.float(), "scale": (much * spread).float()}
@@ -52,7 +54,8 @@ def compeft(
     Args:
         deltas: one per expert.
         totals: what `measure` found over the whole model; found on these deltas alone when not given.
-        density: share of entries kept, in (0, 1]; one for all experts or one each.
+        density: share of entries kept, in (0, 1]; one for all experts or one each. As in the authors' program
+            int(density n) + 1 of n, and all that equal the smallest of them.
         alpha: above 0. The paper searches 0.5 to 10 on validation texts; 1 works for large models.
 
     Returns:
@@ -62,7 +65,7 @@ def compeft(
 
     Example:
         >>> row = torch.tensor([[4.0, -3.0, 0.1, 0.0]])
-        >>> found = measure(lambda: iter([("", row)]), models=1, density=0.5)
+        >>> found = measure(lambda: iter([("", row)]), models=1, density=0.25)
         >>> unpack(compeft(row, totals=found), torch.ones(1), (4,), found).sign()
         tensor([ 1., -1.,  0.,  0.])
     """
