@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from rich.table import Table
 from benchmarks.speed_data import GROWTH, HALF, Size, write_models
 from benchmarks.speed_error import ties_error
 from benchmarks.speed_lora import lora_pairs
-from benchmarks.speed_run import PEER, ROOT, Cost, merge_cost, mergekit, warm
+from benchmarks.speed_run import PEER, ROOT, Cost, cost_of, merge_cost, mergekit, warm
 from benchmarks.speed_spectral import spectral_pairs
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.summary import Figure, write_summary
@@ -107,15 +108,22 @@ def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
 
 def growth(runs: int, sizes: Sequence[Size], counts: Sequence[int]) -> dict[str, list[dict]]:
     """Time TIES over sizes with two experts, and over numbers of experts at the smallest size."""
-    found: dict[str, list[dict]] = {"size": [], "experts": []}
+    found: dict[str, list[dict]] = {"size": [], "experts": [], "start": []}
     for size in sizes:
         models = write_models(size, 2, WORK)
+        warm(models)
         for _ in range(runs):
             cost = umaf_merge(written("ties", models), WORK / "umaf")
             found["size"].append({"parameters": size.parameters, **vars(cost)})
             print("size", found["size"][-1], flush=True)
+    for _ in range(runs):  # a plan alone: what a merge takes whatever it merges
+        plan = written("ties", write_models(sizes[0], 2, WORK))
+        found["start"].append(
+            vars(cost_of([Path(sys.executable).with_name("umaf"), "merge", plan, "--dry-run"]))
+        )
     for count in counts:
         models = write_models(sizes[0], count, WORK)
+        warm(models)
         for _ in range(runs):
             cost = umaf_merge(written("ties", models), WORK / "umaf")
             found["experts"].append({"experts": count, **vars(cost)})
@@ -162,22 +170,35 @@ def headline(numbers: dict) -> dict[str, Figure]:
 
 
 def _growth_figures(rows: dict[str, list[dict]]) -> dict[str, Figure]:
-    """Exponent of the time in size and in experts (1 is linear), and of memory in size (0 is constant)."""
+    """Exponent of the time in size and in experts (1 is linear), and of memory in size (0 is constant).
+
+    The first two also above the time that a plan alone takes: imports are most of what a small merge costs.
+    """
     figures = {}
-    for name, along, of, aim in (
-        ("growth.size", "size", "cpu", 1), ("growth.experts", "experts", "cpu", 1),
-        ("growth.memory", "size", "memory", 0),
+    start = statistics.median([one["cpu"] for one in rows.get("start", [])] or [0.0])
+    for name, along, of, aim, less in (
+        ("growth.size", "size", "cpu", 1, 0.0), ("growth.size.above_start", "size", "cpu", 1, start),
+        ("growth.experts", "experts", "cpu", 1, 0.0), ("growth.experts.above_start", "experts", "cpu", 1, start),
+        ("growth.memory", "size", "memory", 0, 0.0),
     ):  # fmt: skip
         key = "parameters" if along == "size" else "experts"
         points = rows.get(along, [])
-        if len({one[key] for one in points}) > 1:
-            import numpy as np
-
-            slope = np.polyfit(np.log([one[key] for one in points]), np.log([one[of] for one in points]), 1)[
-                0
-            ]
-            figures[name] = Figure(round(float(slope), 3), n=len(points), aim=aim)
+        if len({one[key] for one in points}) > 1 and (less or not name.endswith("above_start")):
+            figures[name] = Figure(
+                round(_slope([one[key] for one in points], [one[of] - less for one in points]), 3),
+                n=len(points),
+                aim=aim,
+            )
     return figures
+
+
+def _slope(along: Sequence[float], values: Sequence[float]) -> float:
+    """Exponent of the power of `along` that `values` grow by, by least squares of logarithms."""
+    across = [math.log(one) for one in along]
+    middle = statistics.fmean(across)
+    spread = sum((one - middle) ** 2 for one in across)
+    rises = zip(across, values, strict=True)
+    return sum((one - middle) * math.log(value) for one, value in rises) / spread
 
 
 def _figure(values: Sequence[float], aim: str | None) -> Figure:
