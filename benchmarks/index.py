@@ -140,6 +140,17 @@ def _found_figures(whole: Mapping[str, Any], learned: Mapping[str, Any]) -> dict
     return made
 
 
+def _newest(place: Path, name: str) -> dict[str, Any] | None:
+    """Read what the code as it is measured, or else the newest that earlier code did, which then says so."""
+    if (place / name).exists():
+        return json.loads((place / name).read_text(encoding="utf-8"))
+    kind = place.name.rpartition("-")[0]
+    earlier = sorted(place.parent.glob(f"{kind}-*/{name}"), key=lambda path: path.stat().st_mtime)
+    if not earlier:
+        return None
+    return {**json.loads(earlier[-1].read_text(encoding="utf-8")), "measured_by": "earlier code"}
+
+
 def _plain(name: str) -> str:
     return name.replace(", ", "_").replace(" ", "_")
 
@@ -151,13 +162,11 @@ def summarise() -> None:
         path = home() / f"{part}.json"
         if path.exists():
             data[part] = json.loads(path.read_text(encoding="utf-8"))
-    sizes = {str(size): index_scale.home() / f"{size}.json" for size in index_scale.SIZES}
-    data["scale"] = {
-        size: json.loads(path.read_text(encoding="utf-8")) for size, path in sizes.items() if path.exists()
-    }
-    load = web_load.home() / "web.json"
-    if load.exists():
-        data["web"] = json.loads(load.read_text(encoding="utf-8"))
+    found = {str(size): _newest(index_scale.home(), f"{size}.json") for size in index_scale.SIZES}
+    data["scale"] = {size: values for size, values in found.items() if values}
+    load = _newest(web_load.home(), "web.json")
+    if load:
+        data["web"] = load
     made = figures(data)
     day = datetime.now(timezone.utc).strftime("%Y-%m-%d-%H%M")
     config = {
