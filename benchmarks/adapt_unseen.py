@@ -31,6 +31,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -58,7 +59,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What decides the cells of a stage; each stage has a cache of its own.
 SOURCES = {
     "plain": ("dispatch/decode.py", "experts/rollout.py"),
-    "reward": ("dispatch/decode.py", "experts/rollout.py"),
+    "by_reward": ("dispatch/decode.py", "experts/rollout.py"),
     "named": tuple(
         f"dispatch/{name}.py"
         for name in ("beside", "classifier", "lead", "naming", "probe", "prompt", "prototypes")
@@ -156,7 +157,13 @@ class Cell:
             found = judged([reply.text for reply in replies], self.test)
         return [value >= RIGHT for value in found], seconds
 
-    def material(self, examples, *, per="model", fitness="likelihood") -> Material:
+    def material(
+        self,
+        examples,
+        *,
+        per: Literal["model", "layer"] = "model",
+        fitness: Literal["likelihood", "reward"] = "likelihood",
+    ) -> Material:
         """Give shots as the search wants them."""
         return Material(
             shots=tuple(examples),
@@ -185,7 +192,7 @@ class Cell:
             found["chosen"][f"shots{count}"] = self.best_on(self.task.train[:count])
         found["chosen"]["validation"] = self.best_on(self.task.validation[:VALIDATION])
 
-    def reward(self, found: dict) -> None:
+    def by_reward(self, found: dict) -> None:
         """Search as Transformer-squared does: for the mean reward of greedy answers, wherever the weights lead."""
         for count in SHOTS:
             paper = self.material(self.task.train[:count], fitness="reward")

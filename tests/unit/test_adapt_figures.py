@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.adapt_plan import SEEDS, TASKS, cells, settings_of
 from benchmarks.adapt_summary import figures_of, gain, scores
+from benchmarks.adapt_unseen import SOURCES, Cell
+from benchmarks.adapt_unseen_figures import difference
 
 
 def cell(right: float, bare: float, parameters: int = 10) -> dict:
@@ -55,3 +57,29 @@ def test_the_plan_has_every_cell_once():
     names = [one.name for one in cells()]
     assert len(set(names)) == len(names) == 5 * len(TASKS) * len(SEEDS)
     assert {settings_of(one).steps for one in cells()} == {60}
+
+
+def unseen(**right: float) -> dict:
+    return {
+        "correct": {way: (np.arange(200) < 200 * share).tolist() for way, share in right.items()},
+        "chosen": {},
+    }
+
+
+def test_a_choice_counts_as_what_was_chosen_and_draws_count_with_their_mean():
+    cell = unseen(base=0.5, sums=0.4, lists=0.6, fewshot10=0.7, **{"fewshot10@1": 0.5})
+    cell["chosen"] = {"shots10": "sums", "shots10@1": "lists"}
+    cells = {(task, seed): cell for task in ("a", "b") for seed in SEEDS}
+    over_base, over_best = (difference(cells, "fewshot10", other) for other in ("base", "shots10"))
+    assert (
+        over_base is not None
+        and over_base.value == pytest.approx(0.1)
+        and over_base.n == 200 * 2 * len(SEEDS)
+    )
+    assert over_best is not None and over_best.value == pytest.approx(0.1)
+    assert difference(cells, "prompt", "base") is None
+
+
+def test_every_stage_of_the_unseen_tasks_is_something_a_cell_does():
+    assert all(callable(getattr(Cell, stage)) for stage in SOURCES)
+    assert not set(SOURCES) & {"name", "seed", "task", "shelf", "reward", "adaptive", "test"}
