@@ -28,7 +28,8 @@ from umaf.extraction import load_bound
 from umaf.files import write_json
 from umaf.generation.forward import forward
 from umaf.generation.generator import Generator, load_generator, save_generator
-from umaf.training.generator import GeneratorSettings, train_generator
+from umaf.training.generator import train_generator
+from umaf.training.lesson import GeneratorSettings
 from umaf.training.material import Material, load_material
 
 TARGET, SOURCES = "llama-1m", ("bert-1m", "gpt2-1m")

@@ -20,7 +20,7 @@ from umaf.generation.goals import Goal, labelled_goal
 from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model
 from umaf.tensors import ridge
-from umaf.training.generator import says, view
+from umaf.training.lesson import says, view
 from umaf.training.material import Capability, Material, load_material
 
 TOGETHER, ALONE = Schedule(steps=600), Schedule(steps=100)

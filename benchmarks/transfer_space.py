@@ -22,7 +22,7 @@ from umaf.generation.forward import forward
 from umaf.generation.sources import Source, read_labels
 from umaf.generation.train import train_lora
 from umaf.readout import label_scores
-from umaf.training.generator import view
+from umaf.training.lesson import view
 
 TRAIN = 8
 """Train capabilities that are asked for again."""

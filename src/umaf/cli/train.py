@@ -99,8 +99,8 @@ def train_generator(
     from umaf.files import refuse_existing
     from umaf.generation.generator import load_generator, save_generator
     from umaf.training.devices import found
-    from umaf.training.generator import GeneratorSettings
     from umaf.training.generator import train_generator as run
+    from umaf.training.lesson import GeneratorSettings
     from umaf.training.material import load_material
 
     refuse_existing(settings.out)

@@ -19,7 +19,8 @@ from umaf.generation.generator import Generator, fits, load_generator, save_gene
 from umaf.generation.goals import Goal, labelled_goal
 from umaf.models import Model, open_model
 from umaf.tasks.task import Example, Task
-from umaf.training.generator import GeneratorSettings, train_generator
+from umaf.training.generator import train_generator
+from umaf.training.lesson import GeneratorSettings
 from umaf.training.material import Material, gather, load_material
 
 FIRST = ("the film", "a kind doctor", "rain", "the letter", "music", "a small town")
