@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,3 +221,16 @@ def real_data() -> Path:
     if folder is None:
         pytest.skip("no real text beside the checkout (set UMAF_DATA, or put shared/data next to it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One local Ray for all tests of a process: a second one after it takes the first one's tasks for its own."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed; pip install umaf[ray]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
+        )
+        yield ray
+        ray.shutdown()

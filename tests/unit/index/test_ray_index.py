@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import pytest
 import torch
@@ -11,22 +10,12 @@ import torch
 from tests.texts import PROBES
 from umaf.index import add, collect, make_space, make_store
 
-ray = pytest.importorskip("ray", reason="Ray is not installed; pip install umaf[ray]")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield ray
-        ray.shutdown()
 
 
 def test_two_workers_make_the_rows_of_one_process(cluster, tmp_path, pico):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,22 +12,12 @@ from umaf.merging import crew
 from umaf.merging.stages import merge
 from umaf.merging.work import CHUNK
 
-ray = pytest.importorskip("ray", reason="Ray is not installed; pip install umaf[ray]")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield ray
-        ray.shutdown()
 
 
 @pytest.mark.parametrize("method", ["dare_ties", "ties", "tsv_m"])
