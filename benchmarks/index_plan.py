@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 
 from benchmarks.plan import LETTERS
+from benchmarks.transfer_plan import CAPABILITIES
 from umaf.generation.train import Schedule
 from umaf.tasks.door import load_task
 from umaf.tasks.generated import KINDS
@@ -24,16 +25,7 @@ DESIGN = (
     "derived/banking77/validation-006",
 )
 # What is reported. The last eight are the held-out classifications of the bank that a transfer is measured on, too.
-REAL = (
-    "snips7",
-    "pros_cons",
-    "mr_polarity",
-    "clinc150/domains",
-    "clinc150/requests",
-    "banking77/matters",
-    "sentlabel_imdb",
-    "sentlabel_amazon_cells",
-)
+REAL = CAPABILITIES
 HELDOUT = (*(f"made/{name}" for name in KINDS[6:]), *REAL)
 TASKS = (*DESIGN, *HELDOUT)
 # Of a task's texts: what it is searched by, and what only scores.

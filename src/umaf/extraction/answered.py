@@ -31,7 +31,7 @@ from umaf.extraction.answers import Answers
 from umaf.extraction.binding import code
 from umaf.extraction.bound import prototypes
 from umaf.extraction.inputs import Inputs
-from umaf.extraction.universal import FILE, Universal, load_universal
+from umaf.extraction.universal import Universal, load_universal
 
 STRENGTH = 0.1
 THERE, CUED = 1.0, 0.5
@@ -149,7 +149,4 @@ def load_answered(place: str | Path | None = None) -> Answered:
     Raises:
         FingerprintError: no space there.
     """
-    if place is None:
-        return Answered(load_universal())
-    found = Path(place)
-    return Answered(load_universal(found / FILE if found.is_dir() else found))
+    return Answered(load_universal(place))

@@ -19,7 +19,7 @@ from torch import Tensor
 from umaf.errors import FingerprintError
 from umaf.extraction.binding import bind
 from umaf.extraction.inputs import Inputs
-from umaf.extraction.universal import FILE, Universal, load_universal
+from umaf.extraction.universal import Universal, load_universal
 
 STRENGTH = 0.3
 
@@ -102,7 +102,4 @@ def load_bound(folder: str | Path | None = None) -> Bound:
     Raises:
         FingerprintError: no space there.
     """
-    if folder is None:
-        return Bound(load_universal())
-    place = Path(folder)
-    return Bound(load_universal(place / FILE if place.is_dir() else place))
+    return Bound(load_universal(folder))

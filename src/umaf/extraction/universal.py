@@ -140,7 +140,7 @@ def fit_universal(
 
 
 def load_universal(path: str | Path | None = None) -> Universal:
-    """Read a space that `Universal.save` wrote; the one that ships with umaf when no path is given.
+    """Read a space that `Universal.save` wrote: its file, or the folder it lies in; what ships with umaf when None.
 
     Raises:
         FingerprintError: no such file, or not a universal space.
@@ -149,7 +149,8 @@ def load_universal(path: str | Path | None = None) -> Universal:
         >>> load_universal().width
         63
     """
-    path = path or next((folder / FILE for folder in SHIPPED if (folder / FILE).is_file()), SHIPPED[0] / FILE)
+    path = Path(path or next((folder for folder in SHIPPED if (folder / FILE).is_file()), SHIPPED[0]))
+    path = path / FILE if path.is_dir() else path
     tensors, about = read_tensors(path)
     if about.get("umaf") != "universal" or not {"means", "directions", "depths"} <= set(tensors):
         raise FingerprintError(f"{path} is not a universal space of umaf; make one with fit_universal.")
