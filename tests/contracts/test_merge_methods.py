@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from umaf.merging.apply import merge_tensors
 from umaf.merging.registry import METHODS, method_of
+from umaf.merging.running.apply import merge_tensors
 from umaf.seeds import generator
 from umaf.testing import MERGE_PROMISES, check_promise
 from umaf.testing.stacks import counts_of, required

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 from umaf.checkpoints import open_checkpoint
 from umaf.deltas import lora
 from umaf.errors import AdapterError, ConfigError
-from umaf.merging.apply import merge_states
-from umaf.merging.lowrank import merge_loras
+from umaf.merging.lora.lowrank import merge_loras
+from umaf.merging.running.apply import merge_states
 from umaf.models.quiet import quiet
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo" / "models"

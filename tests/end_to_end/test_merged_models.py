@@ -19,8 +19,8 @@ from transformers import (
 
 from tests.unit.merging import made_checkpoints as made
 from umaf.errors import RegistryError
-from umaf.merging.apply import merge_states
 from umaf.merging.registry import METHODS, method_of
+from umaf.merging.running.apply import merge_states
 from umaf.merging.stages import merge
 from umaf.models.quiet import quiet
 

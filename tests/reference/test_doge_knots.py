@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.reference.spectral import close, decompose, made_deltas, run
 from umaf.errors import ConfigError
-from umaf.merging.apply import merge_states
 from umaf.merging.contract import once
 from umaf.merging.methods.doge import closed_subspace, doge, measure, shared_change
 from umaf.merging.methods.knots import knots
+from umaf.merging.running.apply import merge_states
 from umaf.tensors.flow import inverse
 
 

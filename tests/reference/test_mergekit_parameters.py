@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.merging.plan_methods import stand_ins  # noqa: F401
 from tests.unit.merging.plan_models import Shelf, llama, llama_config
-from umaf.merging.plan import make_plan
-from umaf.merging.read import read_recipe
+from umaf.merging.planning.plan import make_plan
+from umaf.merging.recipes.read import read_recipe
 
 RECORD = json.loads(Path(__file__).with_name("mergekit_parameters.json").read_text(encoding="utf-8"))
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 
 from umaf.merging.angles import gram
-from umaf.merging.apply import merge_tensors
 from umaf.merging.contract import once
 from umaf.merging.methods.karcher import karcher
 from umaf.merging.methods.linear import linear
@@ -19,6 +18,7 @@ from umaf.merging.methods.nuslerp import nuslerp
 from umaf.merging.methods.slerp import slerp
 from umaf.merging.methods.task_arithmetic import task_arithmetic
 from umaf.merging.registry import method_of
+from umaf.merging.running.apply import merge_tensors
 from umaf.seeds import generator
 
 QUICK = settings(max_examples=25, deadline=None)

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.reference.make_mergekit_spherical import CASES
-from umaf.merging.apply import merge_tensors
 from umaf.merging.registry import method_of
+from umaf.merging.running.apply import merge_tensors
 
 FIXED = load_file(Path(__file__).with_name("mergekit_spherical.safetensors"))
 DEPARTURES = {"slerp.opposite", "slerp.zero", "model_stock.away"}

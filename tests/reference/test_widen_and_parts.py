@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 
 from umaf.errors import ConfigError
-from umaf.merging.apply import merge_states, merge_tensors
 from umaf.merging.methods.layer_swap import layer_swap, schedule
 from umaf.merging.methods.localize_and_stitch import localize_and_stitch
 from umaf.merging.methods.mwa import mwa, smoothed
 from umaf.merging.methods.somf import somf
 from umaf.merging.methods.widen import widen
+from umaf.merging.running.apply import merge_states, merge_tensors
 from umaf.seeds import generator
 
 QUICK = settings(max_examples=25, deadline=None)

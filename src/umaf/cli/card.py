@@ -17,7 +17,7 @@ def card(
 ) -> None:
     """Print the model card of a merge: its parents, their licences, and the recipe."""
     from umaf.files import write_text
-    from umaf.merging.card import card_of, read_manifest, verify
+    from umaf.merging.writing.card import card_of, read_manifest, verify
 
     if check:
         count = verify(folder)

@@ -24,7 +24,7 @@ from umaf.cli.tables import show_change
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from umaf.merging.jobs import Plan
+    from umaf.merging.planning.jobs import Plan
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -147,7 +147,7 @@ def make(settings: MergeConfig, *, quiet: bool) -> Path:
 
 def loras(settings: MergeConfig, *, as_json: bool) -> bool:
     """Do what the command does where nothing but LoRA folders is merged; False where models are."""
-    from umaf.merging.read import read_stages
+    from umaf.merging.recipes.read import read_stages
 
     recipes = read_stages(settings.recipe)
     if not recipes[-1].of_loras and not (settings.dry_run and recipes[0].of_loras):
@@ -184,7 +184,7 @@ def size_of(text: str) -> int:
 
 def summary(plan: Plan) -> dict[str, Any]:
     """Say what a plan will do, in numbers."""
-    from umaf.merging.execute import cores
+    from umaf.merging.running.execute import cores
 
     rules = Counter(job.method for job in plan.jobs)
     return {

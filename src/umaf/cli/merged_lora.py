@@ -17,8 +17,8 @@ from umaf.errors import ConfigError
 if TYPE_CHECKING:
     from umaf.cli.merge import MergeConfig
     from umaf.deltas.lowrank import Rank
-    from umaf.merging.lowrank import LoraMerge, LoraPlan
-    from umaf.merging.recipe import Recipe
+    from umaf.merging.lora.lowrank import LoraMerge, LoraPlan
+    from umaf.merging.recipes.recipe import Recipe
 
 
 def run(recipes: Sequence[Recipe], settings: MergeConfig, *, as_json: bool) -> None:
@@ -53,7 +53,7 @@ def run(recipes: Sequence[Recipe], settings: MergeConfig, *, as_json: bool) -> N
 
 
 def _plan(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, as_json: bool) -> None:
-    from umaf.merging.lora_recipe import plan_lora_recipe
+    from umaf.merging.lora.recipe import plan_lora_recipe
 
     first, *rest = recipes
     plan = plan_lora_recipe(first, rank=rank, allow_pickle=settings.allow_pickle)
@@ -62,7 +62,7 @@ def _plan(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, as_js
 
 
 def _merged(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, quiet: bool) -> LoraMerge:
-    from umaf.merging.lora_recipe import merge_lora_recipe
+    from umaf.merging.lora.recipe import merge_lora_recipe
     from umaf.merging.stages import check_apart, made_stages, with_seed
 
     if settings.out is None:

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from umaf.errors import ConfigError
 from umaf.files import sha256_file
-from umaf.merging.bind import bind, release
-from umaf.merging.feeds import blame
-from umaf.merging.jobs import Plan
-from umaf.merging.opening import Open, open_ref
-from umaf.merging.plan import make_plan
-from umaf.merging.recipe import Recipe
-from umaf.merging.reference import Ref, parse_ref
-from umaf.merging.vocabulary import align, read_alignment
-from umaf.merging.work import CHUNK, Work
+from umaf.merging.planning.jobs import Plan
+from umaf.merging.planning.opening import Open, open_ref
+from umaf.merging.planning.plan import make_plan
+from umaf.merging.planning.vocabulary import align, read_alignment
+from umaf.merging.recipes.recipe import Recipe
+from umaf.merging.recipes.reference import Ref, parse_ref
+from umaf.merging.running.bind import bind, release
+from umaf.merging.running.feeds import blame
+from umaf.merging.running.work import CHUNK, Work
 
 KIN, ALONG, LARGE = 0.9, 0.3, 0.2
 """Cosine below which models hardly share their pre-training; cosine above which a vector goes where the target went;

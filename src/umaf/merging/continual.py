@@ -26,7 +26,7 @@ from torch import Tensor
 from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.files import refuse_existing, whole_folder, write_json
 from umaf.merging.methods.opcm import outside
-from umaf.merging.roles import role
+from umaf.merging.planning.roles import role
 
 _FILE = "state.json"
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from umaf.errors import ConfigError
-from umaf.merging.recipe import Input, Recipe, Tokenizer
-from umaf.merging.reference import Ref, parse_ref
+from umaf.merging.recipes.recipe import Input, Recipe, Tokenizer
+from umaf.merging.recipes.reference import Ref, parse_ref
 
 Named: TypeAlias = "str | Path | Ref"
 """A model as recipes name it: "folder", "org/model@revision", "model+lora"."""

@@ -12,16 +12,16 @@ from typing import Any, Literal, TypeAlias
 
 from umaf.checkpoints import draft_of
 from umaf.errors import ConfigError
-from umaf.merging.crew import Progress
-from umaf.merging.execute import SHARD, execute, key_of
-from umaf.merging.identities import identity_of
-from umaf.merging.jobs import Plan
-from umaf.merging.lora_recipe import merge_lora_recipe
-from umaf.merging.opening import open_ref
-from umaf.merging.plan import make_plan
-from umaf.merging.read import read_stages
-from umaf.merging.recipe import Recipe
-from umaf.merging.vocabulary import align, read_alignment
+from umaf.merging.lora.recipe import merge_lora_recipe
+from umaf.merging.planning.jobs import Plan
+from umaf.merging.planning.opening import open_ref
+from umaf.merging.planning.plan import make_plan
+from umaf.merging.planning.vocabulary import align, read_alignment
+from umaf.merging.recipes.read import read_stages
+from umaf.merging.recipes.recipe import Recipe
+from umaf.merging.running.crew import Progress
+from umaf.merging.running.execute import SHARD, execute, key_of
+from umaf.merging.writing.identities import identity_of
 
 Run: TypeAlias = Callable[..., Any]
 """Carries out a plan into a folder, as `execute` does."""

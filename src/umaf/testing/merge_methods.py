@@ -22,8 +22,8 @@ from torch import Tensor
 
 from umaf.errors import ConfigError
 from umaf.merging.contract import Method
+from umaf.merging.planning.rules import asked_by
 from umaf.merging.registry import method_of
-from umaf.merging.rules import asked_by
 from umaf.testing.promises import BrokenPromise, Check, demand, furthest
 from umaf.testing.stacks import (
     KINDS,

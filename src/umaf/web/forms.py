@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from umaf.activations import check_probes
 from umaf.errors import ConfigError
-from umaf.merging.read import read_stages
+from umaf.merging.recipes.read import read_stages
 from umaf.merging.registry import METHODS
 from umaf.web.places import Places
 from umaf.web.words import words_of

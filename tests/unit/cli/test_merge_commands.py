@@ -13,8 +13,8 @@ from tests.unit.merging import made_checkpoints as made
 from umaf.cli import _run
 from umaf.cli.merge import size_of
 from umaf.errors import ConfigError
-from umaf.merging.card import card_of, read_manifest
 from umaf.merging.registry import METHODS
+from umaf.merging.writing.card import card_of, read_manifest
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def no_hub(monkeypatch):
     def refuse(*_, **__):
         pytest.fail("the hub was asked")
 
-    monkeypatch.setattr("umaf.merging.lora_recipe.open_ref", refuse)
+    monkeypatch.setattr("umaf.merging.lora.recipe.open_ref", refuse)
 
 
 def test_mergekit_wants_a_base_named_and_it_is_not_fetched(two, run, no_hub):

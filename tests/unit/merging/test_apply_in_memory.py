@@ -8,12 +8,12 @@ import torch
 
 from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.merging import registry
-from umaf.merging.apply import check_options, merge_states, merge_tensors
 from umaf.merging.contract import Needs, PerModel, as_column, merge_method
-from umaf.merging.feeds import Aligned, Fallback, Flat, Table
-from umaf.merging.jobs import Parts
 from umaf.merging.methods.widen import widen
-from umaf.merging.work import CHUNK, Room, Work, divisible, measured, merge_into
+from umaf.merging.planning.jobs import Parts
+from umaf.merging.running.apply import check_options, merge_states, merge_tensors
+from umaf.merging.running.feeds import Aligned, Fallback, Flat, Table
+from umaf.merging.running.work import CHUNK, Room, Work, divisible, measured, merge_into
 
 LONG = 2 * CHUNK + 17
 

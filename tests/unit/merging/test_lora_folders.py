@@ -11,10 +11,10 @@ import torch
 
 from umaf.deltas import Adapter, LowRank, Target, add, read_adapter, write_adapter
 from umaf.errors import AdapterError, ConfigError, OutputError, UmafError
-from umaf.merging.lowrank import merge_loras
+from umaf.merging.lora.lowrank import merge_loras
+from umaf.merging.lora.same_base import check_mergeable
 from umaf.merging.registry import METHODS, method_of
-from umaf.merging.same_base import check_mergeable
-from umaf.merging.thin import Thin
+from umaf.merging.running.thin import Thin
 
 NAME = "model.layers.0.mlp.up_proj"
 
@@ -161,8 +161,6 @@ def test_a_feed_gives_any_range(transposed, batch):
 
 
 def test_merging_adapters_imports_neither_transformers_nor_peft():
-    program = (
-        "import sys, umaf.merging.lowrank; print([m for m in ('transformers', 'peft') if m in sys.modules])"
-    )
+    program = "import sys, umaf.merging.lora.lowrank; print([m for m in ('transformers', 'peft') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

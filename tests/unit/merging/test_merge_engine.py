@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from tests.unit.merging import made_checkpoints as made
 from umaf.checkpoints import draft_of
 from umaf.errors import CheckpointError, ConfigError, NumericalError, OutputError
-from umaf.merging import crew, execute
-from umaf.merging.apply import merge_states
-from umaf.merging.card import card_of, read_manifest
-from umaf.merging.read import read_recipe
+from umaf.merging.recipes.read import read_recipe
+from umaf.merging.running import crew, execute
+from umaf.merging.running.apply import merge_states
+from umaf.merging.running.work import CHUNK
 from umaf.merging.stages import merge, plan_merge
-from umaf.merging.work import CHUNK
+from umaf.merging.writing.card import card_of, read_manifest
 
 LONG = 3 * CHUNK + 24
 METHODS = ("mean_of_weights", "task_arithmetic", "ties", "dare_ties", "della", "tsv_m", "sce", "pcb")
@@ -143,7 +143,7 @@ def test_nobody_is_asked_over_the_network(folders, tmp_path, monkeypatch):
 
 SLOW = """
 import sys, time
-from umaf.merging import crew
+from umaf.merging.running import crew
 from umaf.merging.stages import merge
 real = crew.merge_span
 def slow(*words, **keys):

@@ -12,12 +12,12 @@ from tests.unit.merging import made_checkpoints as made
 from umaf.checkpoints import draft_of
 from umaf.deltas import LowRank, Target, write_adapter
 from umaf.errors import CheckpointError, ConfigError, OutputError
-from umaf.merging import crew
-from umaf.merging.output import changed, template_of
-from umaf.merging.read import read_recipe
+from umaf.merging.planning.tokenizer_file import read_vocabulary, unite, vocabulary_of
+from umaf.merging.recipes.read import read_recipe
+from umaf.merging.recipes.written import written
+from umaf.merging.running import crew
 from umaf.merging.stages import merge
-from umaf.merging.tokenizer_file import read_vocabulary, unite, vocabulary_of
-from umaf.merging.written import written
+from umaf.merging.writing.output import changed, template_of
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from umaf.deltas import LowRank, Target, write_adapter
 from umaf.errors import CheckpointError
-from umaf.merging.plan import make_plan
-from umaf.merging.recipe import Recipe
+from umaf.merging.planning.plan import make_plan
+from umaf.merging.recipes.recipe import Recipe
 
 TENSORS = {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 3), "model.norm.weight": torch.ones(3)}
 

@@ -11,10 +11,10 @@ import pytest
 from tests.unit.merging.plan_methods import stand_ins  # noqa: F401
 from tests.unit.merging.plan_models import Shelf, llama, llama_config, shelf
 from umaf.errors import CheckpointError, ConfigError, OutputError
-from umaf.merging.check import check_output
-from umaf.merging.plan import Source, make_plan
-from umaf.merging.read import read_recipe
-from umaf.merging.recipe import Recipe
+from umaf.merging.planning.check import check_output
+from umaf.merging.planning.plan import Source, make_plan
+from umaf.merging.recipes.read import read_recipe
+from umaf.merging.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
 

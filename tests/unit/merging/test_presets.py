@@ -8,9 +8,9 @@ import torch
 from tests.unit.merging.made_checkpoints import read, state, write
 from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.merging.compatibility import compatibility
-from umaf.merging.execute import execute
-from umaf.merging.plan import make_plan
+from umaf.merging.planning.plan import make_plan
 from umaf.merging.presets import chat_vector, contrast, negation, reasoning_vector
+from umaf.merging.running.execute import execute
 
 
 @pytest.fixture(scope="module")

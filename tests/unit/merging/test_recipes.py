@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.merging.plan_methods import stand_ins  # noqa: F401
 from umaf.errors import ConfigError
-from umaf.merging.read import read_recipe, read_stages
-from umaf.merging.recipe import Filtered, Recipe
-from umaf.merging.reference import parse_ref
+from umaf.merging.recipes.read import read_recipe, read_stages
+from umaf.merging.recipes.recipe import Filtered, Recipe
+from umaf.merging.recipes.reference import parse_ref
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
 
@@ -190,7 +190,7 @@ def test_other_mistakes(text, said):
 
 def test_a_weight_that_mergekit_asks_for_is_asked_for(tmp_path):
     from tests.unit.merging.plan_models import shelf
-    from umaf.merging.plan import make_plan
+    from umaf.merging.planning.plan import make_plan
 
     recipe = read_recipe("merge_method: linear\nmodels: [{model: a}, {model: b}]")
     with pytest.raises(ConfigError, match="linear needs weight for 1 of 2 models"):

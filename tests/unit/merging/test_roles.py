@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from umaf.merging.jobs import Parts
-from umaf.merging.outline import outline
-from umaf.merging.roles import counts_tokens, parts_of, role
-from umaf.merging.views import join, pieces
+from umaf.merging.planning.jobs import Parts
+from umaf.merging.planning.outline import outline
+from umaf.merging.planning.roles import counts_tokens, parts_of, role
+from umaf.merging.running.views import join, pieces
 
 PHI3, MIXTRAL = {"model_type": "phi3"}, {"model_type": "mixtral"}
 ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 16}

@@ -21,9 +21,9 @@ from torch import Tensor
 from umaf.checkpoints import Writer, begin, finish, identity, lay_out, torch_dtype
 from umaf.errors import CheckpointError, ConfigError, NumericalError, UmafError, did_you_mean
 from umaf.files import whole_folder, write_json
-from umaf.merging.jobs import Opened
-from umaf.merging.opening import open_models, open_ref
-from umaf.merging.reference import parse_ref
+from umaf.merging.planning.jobs import Opened
+from umaf.merging.planning.opening import open_models, open_ref
+from umaf.merging.recipes.reference import parse_ref
 from umaf.merging.stores.packer import Packer, packer_of
 
 CARD = "store.json"

@@ -8,11 +8,11 @@ import yaml
 
 from tests.unit.merging.made_checkpoints import family, read, state, write
 from umaf.errors import ConfigError
-from umaf.merging.execute import execute
 from umaf.merging.methods.layer_swap import schedule
 from umaf.merging.methods.widen import widen
-from umaf.merging.plan import make_plan
-from umaf.merging.read import read_recipe
+from umaf.merging.planning.plan import make_plan
+from umaf.merging.recipes.read import read_recipe
+from umaf.merging.running.execute import execute
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""LoRA folders merged into one LoRA folder, without their base."""

@@ -1,0 +1,1 @@
+"""What a merged folder holds besides its weights."""
