@@ -22,6 +22,7 @@ from transformers import (
 
 from umaf.errors import ModelError
 from umaf.models.architectures import FAMILIES, family_of
+from umaf.models.hub import hub_answers
 from umaf.models.locate import adapter_base, check_folder, explain, locate
 from umaf.models.model import Head, Model, bare
 from umaf.models.quiet import quiet
@@ -95,9 +96,12 @@ def open_model(
         model = open_model(base, head=head, device=device, dtype=dtype, **options)
         return _merged(model, place, str(name))
     check_folder(place, allow_pickle=allow_pickle)
+    # What was fetched before can be opened without the hub.
+    source = {"trust_remote_code": trust_remote_code}
+    source["local_files_only"] = not Path(place).is_dir() and not hub_answers()
     with quiet():
-        net, found = _load(place, head, kind, {"trust_remote_code": trust_remote_code}, allow_pickle)
-        tokenizer = open_tokenizer(place, trust_remote_code=trust_remote_code, size=net.config.vocab_size)
+        net, found = _load(place, head, kind, source, allow_pickle)
+        tokenizer = open_tokenizer(place, size=net.config.vocab_size, **source)
     if getattr(net.config, "pad_token_id", None) is None:
         net.config.pad_token_id = tokenizer.pad_token_id
     return Model(

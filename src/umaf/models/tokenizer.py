@@ -16,12 +16,15 @@ _FILES = (
 )
 
 
-def open_tokenizer(place: str, *, trust_remote_code: bool = False, size: int | None = None) -> Any:
+def open_tokenizer(
+    place: str, *, trust_remote_code: bool = False, local_files_only: bool = False, size: int | None = None
+) -> Any:
     """Opens the tokenizer that lies with a model.
 
     Args:
         place: a folder or hub id.
         trust_remote_code: run the code that comes with it.
+        local_files_only: ask no hub.
         size: the model's vocabulary; a folder without any tokenizer and with 256 reads plain bytes.
 
     Returns:
@@ -40,7 +43,9 @@ def open_tokenizer(place: str, *, trust_remote_code: bool = False, size: int | N
             return byte_tokenizer()
         raise ModelError(f"{lack}; {want}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, trust_remote_code=trust_remote_code, local_files_only=local_files_only
+        )
     except Exception as error:
         raise ModelError(f"{lack}; {want}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or len(tokenizer) == 0:

@@ -6,17 +6,30 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from torch import nn
 from transformers import AutoConfig, FNetConfig, FNetModel, ViTConfig, ViTModel
 
+from tests import texts as plugins
 from tests.conftest import ARCHITECTURES
-from umaf.errors import ModelError
-from umaf.models import family_of, fresh_classifier, layer_list, open_model, shape_hash, weights_hash
+from umaf.errors import ModelError, RegistryError
+from umaf.models import (
+    FAMILIES,
+    family_of,
+    fresh_classifier,
+    layer_list,
+    open_model,
+    shape_hash,
+    weights_hash,
+)
+from umaf.models.hub import hub_answers
 from umaf.models.locate import explain
 from umaf.models.tokenizer import byte_tokenizer
 
@@ -104,6 +117,40 @@ def test_hub_ids(monkeypatch):
         monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
         says("org/model", word)
     assert "--allow-pickle" in str(explain("org/model", OSError("no file named model.safetensors")))
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_in_silence(monkeypatch, capsys, caplog):
+    tried = []
+
+    def refuse(address, *_):
+        tried.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    # Its client would try six times, with waits between.
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("the hub's client tried again"))
+    says("nobody/nothing", "cannot be reached", "folder")
+    assert tried == [("hub.invalid", 443)]
+    assert capsys.readouterr() == ("", "") and not caplog.records
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert hub_answers() and len(tried) == 1, "a proxy may know the way"
+
+
+def test_an_architecture_comes_by_entry_point(pico, monkeypatch):
+    net = open_model(pico("llama")).net
+    own = replace(FAMILIES["llama"], linear=("self_attn.q_proj",))
+    monkeypatch.setattr(plugins, "own", own, raising=False)
+    points: list[EntryPoint] = []
+    monkeypatch.setattr("umaf.models.architectures.entry_points", lambda group: points)
+    points.append(EntryPoint("llama", f"{plugins.__name__}:own", "umaf.architectures"))
+    with pytest.raises(RegistryError, match=r"described by .*:own and umaf; uninstall one"):
+        family_of(net)
+    monkeypatch.delitem(FAMILIES, "llama")
+    assert family_of(net) is own
 
 
 def test_zoo_names():
