@@ -24,6 +24,7 @@ GROUPS = (
     "umaf.architectures",
     "umaf.routes",
     "umaf.merge_methods",
+    "umaf.stores",
     "umaf.rewards",
     "umaf.dispatchers",
 )

@@ -49,5 +49,13 @@ def test_core_dependencies_are_not_pinned():
     assert not [item for item in PROJECT["dependencies"] if "==" in item or "<" in item]
 
 
-def test_entry_point_groups_are_umafs():
+def test_entry_point_groups_are_read_and_told():
     assert all(group.startswith("umaf.") for group in GROUPS) and len(set(GROUPS)) == len(GROUPS)
+    plugins = (ROOT / "docs" / "how-to" / "plugins.md").read_text()
+    assert set(re.findall(r"^\| `(umaf\.\w+)`", plugins, re.MULTILINE)) == set(GROUPS)
+    code = [path.read_text() for path in (ROOT / "src" / "umaf").rglob("*.py")]
+    for group in GROUPS:
+        readers = [
+            text for text in code if f'"{group}"' in text and re.search(r"\b(Registry|entry_points)\(", text)
+        ]
+        assert any("class Registry" not in text for text in readers), f"nothing reads {group}"

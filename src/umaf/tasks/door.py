@@ -1,29 +1,32 @@
 """The one data door: a named task from a folder, from the hub, or from the project's own grammars.
 
-Looked for in this order: ``made/...`` and ``graded/...`` are generated here; ``hub:org/dataset`` comes through
-`datasets`; a task of the bank (``derived/...`` and regroupings of held-out classes) is cut from a published set;
-anything else is read from the data folder (the argument, the environment's UMAF_DATA, or ``shared/data`` beside the
-checkout).
+Looked for in this order: ``made/...`` and ``graded/...`` are generated here, and what another package adds by an
+entry point in the group ``umaf.tasks`` is made there; ``hub:org/dataset`` comes through `datasets`; a task of the
+bank (``derived/...`` and regroupings of held-out classes) is cut from a published set; anything else is read from
+the data folder (the argument, the environment's UMAF_DATA, or ``shared/data`` beside the checkout).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from umaf import seeds
 from umaf.errors import TaskError, did_you_mean
+from umaf.registry import Registry
 from umaf.tasks import bank, folder, hub, published, reasoning
 from umaf.tasks.generated import GENERATED, measures
 from umaf.tasks.graded import GRADED
 from umaf.tasks.measured import Measured
 from umaf.tasks.task import Example, Task
 
-OWN = {**GENERATED, **GRADED}
+# A name stands for a function that makes the task from a seed.
+TASKS = Registry("task", "umaf.tasks", {**GENERATED, **GRADED})
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -47,9 +50,9 @@ def find_data(explicit: str | Path | None = None) -> Path | None:
 
 
 def list_tasks(data: str | Path | None = None) -> list[str]:
-    """List every task that can be loaded here: the generated ones always, the real ones where data is found."""
+    """List every task that can be loaded here: those that are made always, the real ones where data is found."""
     found = find_data(data)
-    return sorted(OWN) + (folder.names(found) + bank.names() if found else [])
+    return TASKS.names() + (folder.names(found) + bank.names() if found else [])
 
 
 def load_task(name: str, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0) -> Task:
@@ -119,15 +122,15 @@ def load_measured(name: str, *, data: str | Path | None = None, seed: int = 0) -
 
 
 def _load(name: str, data: Path | None, seed: int) -> Task:
-    if name in OWN:
-        module, function = OWN[name].split(":")
-        return getattr(importlib.import_module(module), function)(seed)
+    own = TASKS.names()
+    if name in own:
+        return cast(Callable[[int], Task], TASKS.get(name))(seed)
     if name.startswith("hub:"):
         return hub.read(name.removeprefix("hub:"))
     if name.startswith(("made/", "graded/")):
         raise TaskError(
-            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, list(OWN))} "
-            f"generated tasks are {', '.join(sorted(OWN))}."
+            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, own)} "
+            f"generated tasks are {', '.join(own)}."
         )
     if data is None:
         raise TaskError(
@@ -138,10 +141,10 @@ def _load(name: str, data: Path | None, seed: int) -> Task:
         return bank.cut(name, lambda source: folder.read(source, data))
     if name in reasoning.REWARDS:
         return reasoning.read(name, data)
-    known = folder.names(data)
-    if name not in known:
+    if name not in folder.names(data):
+        near = did_you_mean(name, folder.names(data) + bank.names() + own)
         raise TaskError(
-            f"Task {name!r} was asked for, but {data} does not hold it;{did_you_mean(name, known + bank.names())} "
+            f"Task {name!r} was asked for, but {data} does not hold it;{near} "
             "list the tasks with `umaf evaluate --list`."
         )
     return folder.read(name, data)
