@@ -19,7 +19,8 @@ from umaf.adapters import attach
 from umaf.evaluation.statistics import recovery
 from umaf.extraction import Answers, Fingerprint, bind, load_bound, prototypes
 from umaf.generation.forward import forward
-from umaf.generation.sources import Source, read_labels
+from umaf.generation.replies import read_labels
+from umaf.generation.sources import Source
 from umaf.generation.train import train_lora
 from umaf.readout import label_scores
 from umaf.training.lesson import view

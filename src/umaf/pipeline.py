@@ -15,10 +15,12 @@ from umaf.adapters import write_lora
 from umaf.evaluation.provenance import versions
 from umaf.evaluation.record import plain
 from umaf.extraction import Answers, Bound, Fingerprint, extract, open_extractor
+from umaf.extraction.answered import Answered
 from umaf.files import refuse_existing
 from umaf.fusion import FUSIONS, fuse
 from umaf.generation.generate import check_route, generate
-from umaf.generation.sources import Source, check_sources, goals_of, labels_of, read_labels
+from umaf.generation.replies import Replies, labels_of
+from umaf.generation.sources import Source, check_sources, goals_of
 from umaf.models import Model, weights_hash
 from umaf.scaling import SCALINGS, scale
 
@@ -102,24 +104,16 @@ def transfer(  # every argument is one the command line has too
     extractor = extractor or ("bound" if reads else "pca")
     _check_names(extractor, scaling, fusion)
 
+    replies = Replies(truncate=truncate)
     fingerprints = []
     for number, source in enumerate(sources, start=1):
         tell(f"fingerprint {number} of {len(sources)}: {source.model.name}")
-        fingerprints.append(
-            extract(
-                source.model,
-                source.probes,
-                base=source.base,
-                extractor=extractor,
-                truncate=truncate,
-                answers=_answers(source, extractor, truncate),
-            )
-        )
+        fingerprints.append(_fingerprint(source, extractor, replies))
     tell("scale and fuse")
     scaled = [scale(fingerprint, target, method=scaling) for fingerprint in fingerprints]
     fused = fuse(scaled, [source.weight for source in sources], method=fusion)
     tell("read the sources' answers")
-    goals = goals_of(sources, target, truncate=truncate)
+    goals = goals_of(sources, target, replies=replies)
     tell(f"{route} for {target.name}")
     given = dict(options or {})
     if reads:
@@ -164,13 +158,21 @@ def _check_names(extractor: str, scaling: str, fusion: str) -> None:
     FUSIONS.get(fusion)
 
 
-def _answers(source: Source, extractor: str, truncate: bool) -> Answers | None:
-    """Ask a source for its answers where the extractor puts them into the fingerprint."""
-    if not isinstance(open_extractor(extractor), Bound):
-        return None
-    labels = labels_of(source)
-    scores = read_labels(source, truncate=truncate) if labels else torch.zeros(len(source.probes), 0)
-    return Answers(source.cue, labels, scores)
+def _fingerprint(source: Source, extractor: str, replies: Replies) -> Fingerprint:
+    """Fingerprint a source; where the extractor puts its answers in, with these."""
+    answers = None
+    if isinstance(open_extractor(extractor), Bound | Answered):
+        labels = labels_of(source)
+        scores = replies.scores(source) if labels else torch.zeros(len(source.probes), 0)
+        answers = Answers(source.cue, labels, scores)
+    return extract(
+        source.model,
+        source.probes,
+        base=source.base,
+        extractor=extractor,
+        truncate=replies.truncate,
+        answers=answers,
+    )
 
 
 def _cut(fingerprints: Sequence[Fingerprint]) -> tuple[dict[str, Any], ...]:

@@ -110,6 +110,20 @@ def test_a_source_equal_to_its_base_gives_the_identity(pico, tmp_path, route):
     assert "changes nothing" in done.history[0]["note"]
 
 
+@pytest.mark.parametrize("extractor", ["bound", "answers"])
+def test_a_source_is_asked_once_for_its_fingerprint_and_its_goal(pico, monkeypatch, extractor):
+    asked = []
+    monkeypatch.setattr(
+        "umaf.generation.replies.label_scores",
+        lambda model, *args, **more: asked.append(model.name) or label_scores(model, *args, **more),
+    )
+    source, target = open_model(pico("bert")), open_model(pico("llama"))
+    more = {"extractor": extractor, "rank": 2, "options": {"iterations": 1}}
+    done = transfer([Source(source, PROBES, CUE, LABELS)], target, **more)
+    assert asked == [source.name] and max(norms(done.factors).values()) > 0
+    assert done.fused.card.extractor.startswith(extractor) and done.fused.vector.any()
+
+
 def test_distill_in_a_row_is_loaded_by_plain_peft(pico, tmp_path):
     source, target = open_model(pico("bert")), open_model(pico("mixtral"))
     before = weights_hash(target)

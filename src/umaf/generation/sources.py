@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from umaf.activations import check_probes
-from umaf.errors import ConfigError, ModelError, NumericalError, TaskError
+from umaf.errors import ConfigError, ModelError, TaskError
 from umaf.fusion import check_weights
 from umaf.generation.goals import Goal, answer_goal, label_goal
-from umaf.models import Model, bare, shape_hash, weights_hash
-from umaf.readout import continuations, label_scores, make_readout
+from umaf.generation.replies import Replies, labels_of, nothing_to_move, same_weights
+from umaf.models import Model
+from umaf.readout import label_scores, make_readout
 
 WRITES = ("lm", "seq2seq")
-# Log-probabilities of one model read twice differ by less than this.
-ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,12 @@ class Source:
 
 
 def goals_of(
-    sources: Sequence[Source], target: Model, *, batch_size: int = 64, truncate: bool = False
+    sources: Sequence[Source],
+    target: Model,
+    *,
+    batch_size: int = 64,
+    truncate: bool = False,
+    replies: Replies | None = None,
 ) -> list[Goal]:
     """Ask sources for their answers, as goals for a target.
 
@@ -62,6 +65,7 @@ def goals_of(
         target: the model that shall receive the capabilities.
         batch_size: texts per pass.
         truncate: cut probes that are longer than a model's window.
+        replies: what the sources were asked before; the two settings above are its own then.
 
     Returns:
         One goal per capability; none when no source has anything to move.
@@ -82,15 +86,16 @@ def goals_of(
         umaf.errors.ConfigError: A transfer needs at least one source, and none was given; name one.
     """
     check_sources(sources, target)
+    heard = replies or Replies(batch_size, truncate)
     groups: dict[tuple, list[Source]] = {}
     for source in sources:
-        if source.weight != 0 and not nothing_to_move(source, batch_size=batch_size, truncate=truncate):
+        if source.weight != 0 and not nothing_to_move(source, heard):
             # Whatever the order of the labels: it is one capability.
             key = (source.cue, frozenset(labels_of(source)), source.probes)
             groups.setdefault(key, []).append(source)
-    goal_of = {True: _label_goal, False: _answer_goal}
     return [
-        goal_of[bool(labels_of(group[0]))](group, target, batch_size, truncate) for group in groups.values()
+        _label_goal(group, target, heard) if labels_of(group[0]) else _answer_goal(group, heard)
+        for group in groups.values()
     ]
 
 
@@ -117,100 +122,6 @@ def check_sources(sources: Sequence[Source], target: Model) -> None:
             _check_function(source, target)
 
 
-def labels_of(source: Source) -> tuple[str, ...]:
-    """Give the label words of a source; empty for a function.
-
-    Raises:
-        TaskError: labels that are not the classifier's, or classes without names.
-    """
-    own = source.model.labels
-    if not own:
-        if len(source.labels) == 1:
-            raise TaskError(
-                f'"{source.model.name}" was given the single label {source.labels[0]!r}; give two or more, or none for '
-                "a function."
-            )
-        return source.labels
-    if not source.labels:
-        if all(label.startswith("LABEL_") for label in own):
-            raise TaskError(
-                f'The classes of "{source.model.name}" have no names ({", ".join(own)}); give a word for each in this '
-                "order, as labels."
-            )
-        return own
-    known = {label.casefold() for label in own}
-    shared = sum(label.casefold() in known for label in source.labels)
-    if len(source.labels) != len(own) or 0 < shared < len(own):
-        raise TaskError(
-            f'The labels {", ".join(source.labels)} were given for "{source.model.name}", whose classes are '
-            f"{', '.join(own)}; give these, or one other word for each in this order."
-        )
-    return source.labels
-
-
-def same_weights(model: Model, other: Model) -> bool:
-    """Tell whether two opened models hold the same parameters."""
-    # Shapes first: most pairs differ there, and no weight has to be read.
-    return shape_hash(model) == shape_hash(other) and weights_hash(model) == weights_hash(other)
-
-
-def nothing_to_move(source: Source, *, batch_size: int = 64, truncate: bool = False) -> bool:
-    """Tell whether a source answers every probe like its own base.
-
-    A base that was opened without the source's head cannot answer, and then the source has something to move.
-    """
-    base = source.base
-    if base is None:
-        return False
-    if source.model.head == "base" and base.head != "base":
-        base = Model(bare(base.net).base_model, base.tokenizer, base.name, base.family, "base")
-    if base.head != source.model.head or base.labels != source.model.labels:
-        return False
-    if same_weights(source.model, base):
-        return True
-    labels, few = labels_of(source), source.probes[:16]
-    for probes in (few, source.probes):
-        if labels:
-            own, other = (
-                read_labels(
-                    Source(model, probes, source.cue, labels), batch_size=batch_size, truncate=truncate
-                )
-                for model in (source.model, base)
-            )
-            alike = bool(((own - other).abs() <= ROUNDING).all())
-        else:
-            own, other = (
-                continuations(model, probes, source.cue, batch_size=batch_size, truncate=truncate)
-                for model in (source.model, base)
-            )
-            alike = own == other
-        if not alike:
-            return False
-    return True
-
-
-def read_labels(
-    source: Source, *, batch_size: int = 64, truncate: bool = False
-) -> Float[Tensor, "text label"]:
-    """Read a source's log-probabilities of `labels_of` on its probes.
-
-    Raises:
-        NumericalError: it answers with NaN or infinity.
-    """
-    model, labels = source.model, labels_of(source)
-    known = {label.casefold() for label in model.labels}
-    # A user's own words for classes stand in the order of the classes.
-    asked = labels if not known or known == {label.casefold() for label in labels} else ()
-    scores = label_scores(model, source.probes, asked, source.cue, batch_size=batch_size, truncate=truncate)
-    if not torch.isfinite(scores).all():
-        bad = int((~torch.isfinite(scores).all(-1)).sum())
-        raise NumericalError(
-            f'"{model.name}" answered {bad} of {len(scores)} probes with NaN or infinity; open it in float32, and '
-            "check its weights."
-        )
-    return scores
-
-
 def _check_function(source: Source, target: Model) -> None:
     if source.model.head not in WRITES:
         raise TaskError(
@@ -229,7 +140,7 @@ def _check_function(source: Source, target: Model) -> None:
         )
 
 
-def _label_goal(group: Sequence[Source], target: Model, batch_size: int, truncate: bool) -> Goal:
+def _label_goal(group: Sequence[Source], target: Model, heard: Replies) -> Goal:
     """Average what the sources of one classification capability answer."""
     labels, first = labels_of(group[0]), group[0]
     total = sum(abs(source.weight) for source in group)
@@ -237,27 +148,22 @@ def _label_goal(group: Sequence[Source], target: Model, batch_size: int, truncat
     bare_scores: Tensor | None = None
     for source in group:
         own = labels_of(source)
-        scores = read_labels(source, batch_size=batch_size, truncate=truncate)
-        scores = scores[:, [own.index(label) for label in labels]]
+        scores = heard.scores(source)[:, [own.index(label) for label in labels]]
         if source.weight < 0:
             if bare_scores is None:
-                bare_scores = label_scores(
-                    target, first.probes, labels, first.cue, batch_size=batch_size, truncate=truncate
-                )
+                how = {"batch_size": heard.batch_size, "truncate": heard.truncate}
+                bare_scores = label_scores(target, first.probes, labels, first.cue, **how)
             scores = (2 * bare_scores - scores).log_softmax(-1)
         wanted += abs(source.weight) / total * scores
     return label_goal(first.probes, first.cue, labels, wanted, weight=total)
 
 
-def _answer_goal(group: Sequence[Source], target: Model, batch_size: int, truncate: bool) -> Goal:
+def _answer_goal(group: Sequence[Source], heard: Replies) -> Goal:
     """Take, probe by probe, the answer with the largest weight behind it."""
     first = group[0]
     votes: list[dict[str, float]] = [{} for _ in first.probes]
     for source in group:
-        answers = continuations(
-            source.model, first.probes, first.cue, batch_size=batch_size, truncate=truncate
-        )
-        for vote, answer in zip(votes, answers, strict=True):
+        for vote, answer in zip(votes, heard.texts(source), strict=True):
             vote[answer] = vote.get(answer, 0.0) + source.weight
     chosen = [max(vote, key=lambda answer: vote[answer]) for vote in votes]
     return answer_goal(first.probes, first.cue, chosen, weight=sum(source.weight for source in group))

@@ -13,7 +13,8 @@ from umaf.evaluation.record import plain
 from umaf.extraction import Fingerprint
 from umaf.generation.generate import generate
 from umaf.generation.goals import Goal, answer_goal
-from umaf.generation.sources import Source, goals_of, labels_of
+from umaf.generation.replies import labels_of
+from umaf.generation.sources import Source, goals_of
 from umaf.generation.train import Schedule, train_lora
 from umaf.models import Model, weights_hash
 from umaf.pipeline import FINGERPRINT, transfer

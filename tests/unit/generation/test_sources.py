@@ -9,7 +9,9 @@ import torch
 
 from tests.texts import CUE, LABELS, PROBES
 from umaf.errors import ConfigError, FingerprintError, ModelError, ProbeError, TaskError
-from umaf.generation.sources import Source, goals_of, labels_of
+from umaf.generation import replies as replies_module
+from umaf.generation.replies import Replies, labels_of
+from umaf.generation.sources import Source, goals_of
 from umaf.models import fresh_classifier, open_model
 from umaf.readout import continuations, label_scores
 
@@ -94,7 +96,7 @@ def test_other_cues_and_probes_are_other_capabilities(opened):
 def test_writers_vote(opened, monkeypatch):
     said = {"a": "x", "b": "y", "c": "y"}
     monkeypatch.setattr(
-        "umaf.generation.sources.continuations",
+        "umaf.generation.replies.continuations",
         lambda model, texts, cue, **_: [said[model.name]] * len(texts),
     )
     sources = [
@@ -130,6 +132,30 @@ def test_a_source_equal_to_its_base_has_nothing_to_move(opened, pico, labels):
     assert goals_of([Source(again, PROBES, CUE, labels, base=opened["llama"])], opened["t5"]) == []
     expert = moved(opened["llama"], scale=3.0)
     assert len(goals_of([Source(expert, PROBES, CUE, labels, base=again)], opened["t5"])) == 1
+
+
+@pytest.mark.parametrize("labels", [LABELS, ()])
+def test_a_source_with_a_base_is_asked_once(opened, monkeypatch, labels):
+    """For its goal, and beside its base, to see what changed; the base is asked a few probes before all."""
+    asked: list[tuple[str, int]] = []
+    name = "label_scores" if labels else "continuations"
+    ask = getattr(replies_module, name)
+
+    def counted(model, probes, *args, **more):
+        asked.append((model.name, len(probes)))
+        return ask(model, probes, *args, **more)
+
+    monkeypatch.setattr(replies_module, name, counted)
+    expert = dataclasses.replace(moved(opened["llama"], scale=3.0), name="expert")
+    source = Source(expert, PROBES, CUE, labels, base=opened["llama"])
+    replies = Replies()
+    if labels:
+        replies.scores(source)
+    (goal,) = goals_of([source], opened["t5"], replies=replies)
+    assert asked == [("expert", len(PROBES)), (opened["llama"].name, 16)]
+    assert len(goals_of([source], opened["t5"], replies=replies)) == 1 and len(asked) == 2
+    (again,) = goals_of([source], opened["t5"])
+    assert torch.equal(goal.wanted, again.wanted) and goal.answers == again.answers
 
 
 def test_weights_that_change_no_answer_are_nothing_to_move(opened):
