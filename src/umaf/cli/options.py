@@ -77,10 +77,18 @@ def settle(kind: type[Kind], ctx: typer.Context) -> Kind:
                 f"umaf {name} shows {shown!r} as the default of {key}, its config has {fields[key].default!r}."
             )
     file = ctx.params.get("config")
-    return build(kind, {**(read_config(file) if file else {}), **typed}, name=name, file=file)
+    values = {**(read_config(file) if file else {}), **typed}
+    return build(kind, values, name=name, file=file, typed_as=_typed_as(ctx))
 
 
-def build(kind: type[Kind], values: Mapping[str, Any], *, name: str, file: Path | None = None) -> Kind:
+def build(
+    kind: type[Kind],
+    values: Mapping[str, Any],
+    *,
+    name: str,
+    file: Path | None = None,
+    typed_as: Mapping[str, str] | None = None,
+) -> Kind:
     """Make a config from plain values, with one sentence about the first thing that is wrong.
 
     Args:
@@ -88,6 +96,7 @@ def build(kind: type[Kind], values: Mapping[str, Any], *, name: str, file: Path 
         values: field names to values.
         name: the command, for the message.
         file: where the values were read from, for the message.
+        typed_as: fields to how they are typed, such as "--rank", for the message; "--" and the name where not given.
 
     Raises:
         ConfigError: a key is unknown, missing or of the wrong type.
@@ -99,7 +108,8 @@ def build(kind: type[Kind], values: Mapping[str, Any], *, name: str, file: Path 
     try:
         return kind.model_validate(dict(values))
     except ValidationError as problem:
-        raise ConfigError(_sentence(kind, problem, name, file)) from None
+        where = f"umaf {name}" + (f" with {file}" if file else "")
+        raise ConfigError(f"{where}: {_sentence(kind, problem, typed_as or {})}") from None
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -135,20 +145,26 @@ def _was_typed(ctx: typer.Context, key: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
 
 
-def _sentence(kind: type[BaseModel], problem: ValidationError, name: str, file: Path | None) -> str:
+def _typed_as(ctx: typer.Context) -> dict[str, str]:
+    """Tell how each value of a command is typed: an argument by its name in capitals, an option with its dashes."""
+    shown = {}
+    for one in ctx.command.params:
+        if one.name:
+            shown[one.name] = one.name.upper() if one.param_type_name == "argument" else one.opts[0]
+    return shown
+
+
+def _sentence(kind: type[BaseModel], problem: ValidationError, typed_as: Mapping[str, str]) -> str:
     error = problem.errors(include_url=False)[0]
     key = ".".join(str(part) for part in error["loc"])
-    where = f"umaf {name}" + (f" with {file}" if file else "")
+    flag = typed_as.get(key, "--" + key.replace("_", "-"))
     if error["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
-        return (
-            f"{where}: there is no option {key!r}; there are {known}.{did_you_mean(key, kind.model_fields)}"
-        )
+        return f"there is no option {key!r}; there are {known}.{did_you_mean(key, kind.model_fields)}"
     if error["type"] == "missing":
-        flag = key.replace("_", "-")
-        return (
-            f"{where}: {key!r} is needed and was not given; type it, as {flag.upper()} or --{flag}, "
-            "or put it in a --config file."
-        )
+        return f"{key!r} is needed and was not given; type it, as {flag}, or put it in a --config file."
+    if error["type"] == "too_short":
+        least, found = error["ctx"]["min_length"], error["ctx"]["actual_length"]
+        return f"{key!r} needs at least {least} and got {found}; type more, as {flag}, or put them in a --config file."
     reason = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {key or 'the config'} was {error['input']!r}, but {reason[:1].lower()}{reason[1:].rstrip('.')}."
+    return f"{key or 'the config'} was {error['input']!r}, but {reason[:1].lower()}{reason[1:].rstrip('.')}."

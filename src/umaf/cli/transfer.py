@@ -52,6 +52,7 @@ class TransferConfig(ModelConfig):
     route: str = "solve"
     rank: int = 8
     steps: int | None = Field(default=None, ge=1)
+    experts: bool = False
     generator: Path | None = None
     refine: int = Field(default=0, ge=0)
     extractor: str | None = None
@@ -98,18 +99,20 @@ def transfer(
     route: Annotated[str, typer.Option(help="solve, distill or generate.")] = "solve",
     rank: Annotated[int, typer.Option(help="Of every module's update.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the route distill.")] = None,
+    experts: Annotated[
+        bool, typer.Option("--experts", help="Let distill train a mixture's stacked experts too.")
+    ] = False,
     generator: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="A trained generator of the target, for the route generate; the one that ships with umaf.",
+            metavar="DIR", help="A generator trained for the target, in place of the one that ships."
         ),
     ] = None,
     refine: Annotated[int, typer.Option(help="Gradient steps that go on from a generated adapter.")] = 0,
     extractor: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="pca, pca:FILE, trained:FOLDER, bound or bound:FOLDER; what suits the route."
+            metavar="NAME", help="pca, pca:FILE, trained:DIR, bound, answers; what suits the route."
         ),
     ] = None,
     scaling: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
@@ -206,7 +209,7 @@ def _moved(settings: TransferConfig, opened: Callable[[str], Model], say) -> Tra
 def _options(settings: TransferConfig) -> dict[str, Any]:
     """Give the route those options that were said."""
     said = {"steps": settings.steps, "generator": settings.generator and str(settings.generator)}
-    said["refine"] = settings.refine or None
+    said |= {"refine": settings.refine or None, "experts": settings.experts or None}
     return {name: value for name, value in said.items() if value is not None}
 
 

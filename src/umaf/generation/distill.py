@@ -29,6 +29,7 @@ def distill(
     rate: float | None = None,
     iterations: int = 0,
     start: Factors | None = None,
+    experts: bool = False,
     seed: int = 0,
     truncate: bool = False,
 ) -> Solved:
@@ -45,6 +46,7 @@ def distill(
         rate: peak learning rate; `RATE` over the target's width when not given, because wide models need small steps.
         iterations: linearisations of a solve before the steps; 0 begins with a fresh LoRA.
         start: factors to begin with in place of a fresh LoRA, such as a generated adapter.
+        experts: train the stacked experts of a mixture too, which are left alone otherwise.
         seed: of the fresh LoRA, and of the order of probes.
         truncate: cut probes that are longer than the target's window.
 
@@ -52,9 +54,11 @@ def distill(
         ProbeError: too few probes for a solve, or one that does not fit.
         NumericalError: the loss became NaN or infinite.
     """
-    solved = Solved(nothing(model, rank, seed) if start is None else dict(start), ())
+    begin = nothing(model, rank, seed, experts=experts)
+    solved = Solved(begin if start is None else {**(begin if experts else {}), **start}, ())
     if iterations:
-        solved = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
+        found = solve(model, goals, rank=rank, iterations=iterations, seed=seed, truncate=truncate)
+        solved = Solved({**begin, **found.factors}, found.history)
     schedule = Schedule(steps=steps, rate=RATE / model.width if rate is None else rate)
     factors = train_lora(model, goals, rank=rank, schedule=schedule, seed=seed, start=solved.factors)
     few = [part(goal, range(min(SEEN, len(goal.texts)))) for goal in goals]

@@ -104,7 +104,7 @@ def generate(
             for goal, cut in shortened
             if cut
         ]
-    if target.family.experts:
+    if target.family.experts and not (options or {}).get("experts"):
         notes.append(
             {"note": f"the stacked experts of {target.name} stay as they are; its attention is adapted"}
         )

@@ -71,8 +71,16 @@ def train_lora(
     return factors_of(wrapped)
 
 
-def nothing(model: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+def nothing(
+    model: Model, rank: int, seed: int = 0, *, experts: bool = False
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Give the adapter that changes nothing, B = 0 for every module; it can be trained on.
+
+    Args:
+        model: the target.
+        rank: of every module.
+        seed: of the As.
+        experts: with factors for the stacked experts of a mixture too, `[expert, rank, in]` and `[expert, out, rank]`.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -83,9 +91,10 @@ def nothing(model: Model, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, T
         (6, 0.0)
     """
     factors = {}
-    for name in lora_modules(model):
-        out, inner = weight_of(model, name).shape
-        factors[name] = (fresh(torch.empty(rank, inner), seed, name), torch.zeros(out, rank))
+    for name in lora_modules(model, experts=experts):
+        *stacked, out, inner = weight_of(model, name).shape
+        a = fresh(torch.empty(*stacked, rank, inner), seed, name)
+        factors[name] = (a, torch.zeros(*stacked, out, rank))
     return factors
 
 

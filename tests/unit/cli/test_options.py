@@ -80,7 +80,8 @@ def test_a_config_is_frozen():
     ("text", "message"),
     [
         ("models: [a]\nrnak: 4", r"there is no option 'rnak'.*Did you mean \"rank\"\?"),
-        ("rank: 4", r"'models' is needed and was not given; type it, as MODELS or --models"),
+        ("rank: 4", r"'models' is needed and was not given; type it, as MODELS, or put it in"),
+        ("models: []", r"'models' needs at least 1 and got 0; type more, as MODELS, or put them in"),
         ("models: [a]\nrank: 0", r"rank was 0, but input should be greater than or equal to 1"),
         ("models: [a]\nrank: many", r"rank was 'many', but input should be a valid integer"),
         ("models: [a]\ndtype: int8", r"dtype was 'int8', but input should be 'float32'"),

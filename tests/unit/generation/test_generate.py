@@ -7,17 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from tests.texts import CUE, LABELS, PROBES
-from umaf.adapters import attach, lora_modules, norms
+from umaf.adapters import attach, load_adapter, lora_modules, norms, write_lora
 from umaf.errors import AdapterError, ConfigError, NumericalError, ProbeError, RegistryError
 from umaf.generation.decisions import ask
 from umaf.generation.distill import RATE, distill, divergence_from
 from umaf.generation.generate import ROUTES, generate, shorten
 from umaf.generation.goals import answer_goal, label_goal
 from umaf.generation.solve import Solved
-from umaf.generation.train import Schedule, _round
+from umaf.generation.train import Schedule, _round, nothing
 from umaf.models import open_model, weights_hash
+from umaf.models.quiet import quiet
 from umaf.readout import encode, label_scores
 
 
@@ -179,3 +182,41 @@ def test_stacked_experts_stay_as_they_are_and_that_is_said(pico, route, options)
     ]
     plain = generate(open_model(pico("gpt2")), [goal], route=route, rank=2, options=options)
     assert not [row for row in plain.history if "note" in row]
+
+
+def test_distill_trains_stacked_experts_where_asked(pico, goal, tmp_path):
+    target = open_model(pico("mixtral"))
+    before = weights_hash(target)
+    options = {"steps": 6, "experts": True}
+    made = generate(target, [goal], route="distill", rank=2, options=options)
+    assert set(made.factors) == set(lora_modules(target, experts=True)) > set(lora_modules(target))
+    stacked = [name for name in made.factors if name not in lora_modules(target)]
+    sizes = norms(made.factors)
+    assert len(stacked) == 2 * target.layers and all(sizes[name] > 0 for name in stacked)
+    # Every expert that a probe passes through has moved, not only the first.
+    moved = [b.flatten(1).abs().sum(1) > 0 for name in stacked for b in (made.factors[name][1],)]
+    assert all(int(one.sum()) >= 2 for one in moved)
+    assert not [row for row in made.history if "stay as they are" in row.get("note", "")]
+    assert weights_hash(target) == before and hooks(target.net) == 0
+
+    write_lora(tmp_path / "a", target, made.factors, provenance={})
+    inside = label_scores(attach(target, made.factors), PROBES, LABELS, CUE)
+    plain = AutoModelForCausalLM.from_pretrained(target.name)
+    with quiet():
+        net = PeftModel.from_pretrained(plain, str(tmp_path / "a"))
+        report = net.load_adapter(str(tmp_path / "a"), adapter_name="default")
+    assert not [key for key in report.missing_keys if "lora_" in key] and not report.unexpected_keys
+    read = dataclasses.replace(target, net=net.eval())
+    for reader in (read, load_adapter(target, tmp_path / "a")):
+        torch.testing.assert_close(label_scores(reader, PROBES, LABELS, CUE), inside, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="'experts', which it does not have"):
+        generate(target, [goal], rank=2, options={"experts": True})
+
+
+def test_experts_go_on_from_a_start_and_from_a_solve(pico, goal):
+    target = open_model(pico("mixtral"))
+    every = set(lora_modules(target, experts=True))
+    for more in ({"iterations": 1}, {"start": nothing(target, 2, seed=7)}):
+        made = distill(target, [goal], rank=2, steps=1, experts=True, **more)
+        assert set(made.factors) == every
+    assert set(distill(target, [goal], rank=2, steps=1).factors) == set(lora_modules(target))
