@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,7 @@ def too_long(model: Model, texts: Sequence[str]) -> list[int]:
     """
     if model.window is None or not texts:
         return []
-    ids = model.tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
-    return [position for position, row in enumerate(ids) if len(row) > model.window]
+    return [position for position, row in enumerate(_ids(model, texts)) if len(row) > model.window]
 
 
 def token_ids(model: Model, texts: Sequence[str], *, truncate: bool = False) -> list[list[int]]:
@@ -46,21 +46,24 @@ def token_ids(model: Model, texts: Sequence[str], *, truncate: bool = False) -> 
     """
     if not texts:
         raise ProbeError(f"{model.name} was asked to read texts and got none; give at least one.")
-    long = too_long(model, texts)
+    ids = _ids(model, texts)
+    long = [
+        position for position, row in enumerate(ids) if model.window is not None and len(row) > model.window
+    ]
     if long and not truncate:
         raise ProbeError(
             f"{model.name} reads {model.window} tokens at once, and {len(long)} of the given texts are longer, the "
             f"first of them number {long[0] + 1}; shorten them, or ask for truncation."
         )
-    options = {"truncation": True, "max_length": model.window} if long else {"truncation": False}
     if long:
         _log.warning(
             "%s: %d of %d texts were cut to %s tokens", model.name, len(long), len(texts), model.window
         )
-    ids = [
-        list(row)
-        for row in model.tokenizer(list(texts), padding=False, verbose=False, **options)["input_ids"]
-    ]
+        shorter = _ids(
+            model, [texts[position] for position in long], truncation=True, max_length=model.window
+        )
+        for position, row in zip(long, shorter, strict=True):
+            ids[position] = row
     for position, row in enumerate(ids):
         if not row:
             raise ProbeError(
@@ -87,3 +90,9 @@ def pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple
     ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
     return ids, mask
+
+
+def _ids(model: Model, texts: Sequence[str], **options: Any) -> list[list[int]]:
+    """Tokenise texts, whole unless the options say otherwise."""
+    how = {"padding": False, "truncation": False, "verbose": False, **options}
+    return [list(row) for row in model.tokenizer(list(texts), **how)["input_ids"]]

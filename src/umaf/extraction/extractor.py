@@ -94,6 +94,7 @@ def extract(  # every argument is one the command line has too
     card = card_of(
         model, checked, base=base, version=compute.version, reading=reading, unchanged=inputs.unchanged()
     )
+    card = replace(card, truncated=len(too_long(model, checked.texts)))
     coordinates = inputs.shift()
     return fingerprint_of(vector, card, coordinates if coordinates.numel() else None)
 
@@ -101,7 +102,7 @@ def extract(  # every argument is one the command line has too
 def card_of(
     model: Model, probes: Probes, *, base: Model | None, version: str, reading: Reading, unchanged: bool
 ) -> FingerprintCard:
-    """Say where a fingerprint comes from; `fingerprint_of` adds its strength."""
+    """Say where a fingerprint comes from; who read the probes adds how many were cut, `fingerprint_of` its strength."""
     return FingerprintCard(
         model=model.name,
         base=None if base is None else base.name,
@@ -112,7 +113,7 @@ def card_of(
         tokenizer=tokenizer_hash(model),
         probes=probes.hash,
         probe_count=len(probes),
-        truncated=len(too_long(model, probes.texts)),
+        truncated=0,
         anchors=ANCHORS_HASH,
         extractor=version,
         normalisation=reading.normalisation,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def comparable(left: Fingerprint, right: Fingerprint, *, probes: bool = False) -
 
 def tokenizer_hash(model: Model) -> str:
     """Hash a tokenizer's vocabulary, 64 hexadecimal digits."""
-    vocabulary = sorted(model.tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    vocabulary = sorted(model.tokenizer.get_vocab().items(), key=itemgetter(1, 0))
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from umaf.activations import ANCHORS, DEPTHS, capture, relative, too_long
 from umaf.errors import ProbeError
 from umaf.extraction.answers import Answers
 from umaf.extraction.behaviour import behaviour
+from umaf.extraction.read_once import read_once
 from umaf.models import Model
 
 # Cosines of float32 activations repeat to about 1e-6, and less than ten times that is no change.
@@ -106,7 +107,10 @@ def read_inputs(
     """
     how = reading or Reading()
     coordinates, gram = _read(model, probes, how)
-    base_coordinates, base_gram = _read(base, probes, how) if base is not None else (None, None)
+    base_coordinates, base_gram = None, None
+    if base is not None:
+        known = ("inputs", tuple(probes), how)
+        base_coordinates, base_gram = read_once(base, known, lambda: _read(base, probes, how))
     behaved = behaviour(model, base) if how.behaviour else None
     return Inputs(
         coordinates, gram, base_coordinates, base_gram, tuple(how.depths), how.normalisation, behaved

@@ -84,7 +84,7 @@ class Universal:
         )
 
     def _check(self) -> None:
-        if weights_hash(_reader(self.reader)) != self.weights:
+        if _reader_hash(self.reader) != self.weights:
             raise FingerprintError(
                 f"the universal space was made with another {self.reader} than the one found; bring its weights back, "
                 "or make another space."
@@ -132,7 +132,7 @@ def fit_universal(
     spread = (values[:kept] / len(rows) ** 0.5).sqrt()
     return Universal(
         str(reader),
-        weights_hash(_reader(str(reader))),
+        _reader_hash(str(reader)),
         means.float(),
         (found.T / spread).float(),
         tuple(depths),
@@ -167,6 +167,11 @@ def _read(reader: str, texts: tuple[str, ...], depths: tuple[float, ...]) -> Ten
 @lru_cache(maxsize=2)
 def _reader(name: str) -> Model:
     return open_model(name)
+
+
+@lru_cache(maxsize=2)
+def _reader_hash(name: str) -> str:
+    return weights_hash(_reader(name))
 
 
 def _features(activations: Tensor, means: Tensor) -> Tensor:

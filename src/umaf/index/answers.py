@@ -26,7 +26,7 @@ from torch import Tensor
 
 from umaf.errors import NumericalError
 from umaf.models import Model
-from umaf.readout import encode
+from umaf.readout import Encoded, encode
 from umaf.readout.scores import answer_position, pooled
 from umaf.seeds import derive
 
@@ -90,12 +90,21 @@ def answers_of(model: Model, texts: Sequence[str], cue: str, *, batch_size: int 
     Returns:
         `[probe, word]` float32 probabilities.
     """
+    return read_answers(model, encode_probes(model, texts, cue), batch_size=batch_size)
+
+
+def encode_probes(model: Model, texts: Sequence[str], cue: str) -> Encoded:
+    """Encode probes as a model is asked them; what is too long is cut."""
+    return encode(model, texts, None if model.head == "base" else cue, truncate=True)
+
+
+def read_answers(model: Model, batch: Encoded, *, batch_size: int = 32) -> Tensor:
+    """Read how a model would begin its answers to encoded texts: `[text, word]` float32 probabilities."""
     found = []
     headless = model.head == "base"
+    # Texts of like length share a batch, so little is spent on padding.
+    order = batch.mask.sum(1).argsort(stable=True)
     with torch.inference_mode():
-        batch = encode(model, texts, None if headless else cue, truncate=True)
-        # Texts of like length share a batch, so little is spent on padding.
-        order = batch.mask.sum(1).argsort(stable=True)
         for rows in order.split(batch_size):
             part = batch.take(rows)
             scores = pooled(model, part) if headless else answer_position(model, part)

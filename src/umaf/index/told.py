@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,10 +21,14 @@ from umaf.extraction import (
     meant,
 )
 from umaf.extraction.inputs import Reading
-from umaf.index.answers import answers_of, knowledge
+from umaf.extraction.read_once import read_once
+from umaf.index.answers import answers_of, encode_probes, knowledge, read_answers
 from umaf.index.space import Space
 from umaf.models import Model
-from umaf.readout import label_scores
+from umaf.readout import make_readout, prepare, read_labels
+
+# Probes are short; of larger batches more is padding.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -90,36 +93,36 @@ def read_told(
     if base is not None:
         check_base(model, base)
     if asked:
-        found = [_answers(model, probes.texts, one) for one in asked]
+        both = [_answers(model, probes.texts, one) for one in asked]
+        found, cut = [told for told, _ in both], max(cut for _, cut in both)
         vector = meant(places, found)
         known = knowledge(torch.cat([one.scores.softmax(-1) for one in found], dim=1))
     else:
-        shares = answers_of(model, probes.texts, space.cue)
+        batch = encode_probes(model, probes.texts, space.cue)
+        shares, cut = read_answers(model, batch), batch.cut
         rows = shares.double().sqrt()
         if base is not None:
-            before = _base_answers(base, probes.texts, space.cue)
+            how = ("answers", tuple(probes.texts), space.cue)
+            before = read_once(base, how, lambda: answers_of(base, probes.texts, space.cue))
             rows = rows - before.double().sqrt() if before.shape == shares.shape else rows
         vector, known = arranged(places, rows), knowledge(shares)
     reading = Reading(space.normalisation, space.depths)
     card = card_of(model, probes, base=base, version=compute.version, reading=reading, unchanged=unchanged)
-    card = replace(card, words=tuple(name for one in asked for name in one.names))
+    card = replace(card, words=tuple(name for one in asked for name in one.names), truncated=cut)
     return fingerprint_of(torch.zeros_like(vector) if unchanged else vector, card), known
 
 
-def _answers(model: Model, texts: Sequence[str], ask: Ask) -> Answers:
+def _answers(model: Model, texts: Sequence[str], ask: Ask) -> tuple[Answers, int]:
+    """Ask one capability; how many texts were cut comes beside the answers."""
     own = {label.casefold() for label in model.labels}
-    if own and own != {label.casefold() for label in ask.labels}:
-        if len(own) != len(ask.labels):
+    labels = ask.labels
+    if own and own != {label.casefold() for label in labels}:
+        if len(own) != len(labels):
             raise TaskError(
-                f"The card of {model.name} names the labels {', '.join(ask.labels)}, but its classes are "
+                f"The card of {model.name} names the labels {', '.join(labels)}, but its classes are "
                 f"{', '.join(model.labels)}; name as many."
             )
-        # Words for the classes, in their order.
-        return Answers(ask.cue, ask.labels, label_scores(model, texts, (), ask.cue, truncate=True))
-    return Answers(ask.cue, ask.labels, label_scores(model, texts, ask.labels, ask.cue, truncate=True))
-
-
-@lru_cache(maxsize=8)
-def _base_answers(base: Model, texts: tuple[str, ...], cue: str) -> Tensor:
-    """Read a base once for all its experts; bases are kept open, so the model itself is the key."""
-    return answers_of(base, texts, cue)
+        labels = ()  # words for the classes, in their order
+    readout = make_readout(model, labels, ask.cue)
+    batch = prepare(model, texts, readout, truncate=True)
+    return Answers(ask.cue, ask.labels, read_labels(model, batch, readout, batch_size=BATCH)), batch.cut

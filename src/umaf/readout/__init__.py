@@ -13,6 +13,7 @@ from umaf.readout.scores import (
     make_readout,
     pooled,
     prepare,
+    read_labels,
 )
 from umaf.readout.verbaliser import answer_tokens, label_tokens
 
@@ -33,5 +34,6 @@ __all__ = [
     "pooled",
     "prepare",
     "prompt_of",
+    "read_labels",
     "samples",
 ]

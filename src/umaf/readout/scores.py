@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from umaf.errors import TaskError
@@ -120,15 +122,16 @@ def answer_position(model: Model, batch: Encoded) -> Tensor:
     """
     if model.head == "classifier":
         return forward(model, batch).logits
-    rows = torch.arange(len(batch), device=batch.ids.device)
     if model.head == "seq2seq":
         start = torch.full_like(batch.ids[:, :1], model.config.decoder_start_token_id)
         return forward(model, batch, decoder_input_ids=start).logits[:, 0]
+    rows, where, more = torch.arange(len(batch), device=batch.ids.device), batch.last, {}
     if "logits_to_keep" in inspect.signature(bare(model.net).forward).parameters:
-        # Only the positions some text ends at are multiplied with the vocabulary.
         wanted, where = torch.unique(batch.last, return_inverse=True)
-        return forward(model, batch, logits_to_keep=wanted).logits[rows, where]
-    return forward(model, batch).logits[rows, batch.last]
+        more = {"logits_to_keep": wanted}
+    with _choosing(bare(model.net).get_output_embeddings(), rows, where) as chosen:
+        logits = forward(model, batch, **more).logits
+    return logits[:, 0] if chosen else logits[rows, where]
 
 
 def pooled(model: Model, batch: Encoded) -> Tensor:
@@ -174,12 +177,42 @@ def label_scores(
     """
     readout = make_readout(model, labels, cue)
     batch = prepare(model, texts, readout, truncate=truncate)
+    return read_labels(model, batch, readout, batch_size=batch_size)
+
+
+def read_labels(model: Model, batch: Encoded, readout: Readout, *, batch_size: int = 64) -> Tensor:
+    """Reads texts that :func:`prepare` encoded, as :func:`label_scores` does.
+
+    Returns:
+        float32 ``[text, label]`` log-probabilities on the CPU, in the order of the texts.
+    """
     order = batch.mask.sum(1).argsort(stable=True)
-    scores = torch.empty(len(texts), len(readout.labels))
+    scores = torch.empty(len(batch), len(readout.labels))
     with torch.inference_mode():
         for rows in order.split(batch_size):
             scores[rows.cpu()] = label_logits(model, batch.take(rows), readout).log_softmax(-1).cpu()
     return scores
+
+
+@contextmanager
+def _choosing(head: Any, rows: Tensor, where: Tensor) -> Iterator[list[bool]]:
+    """Lets a head see one position of each text, since its product with the vocabulary is dear; says if it did."""
+    chosen: list[bool] = []
+    own, count = threading.get_ident(), len(rows)
+
+    def choose(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        # Another thread may run the same model meanwhile.
+        if threading.get_ident() != own or not given or given[0].dim() != 3 or len(given[0]) != count:
+            return None
+        chosen.append(True)
+        return (given[0][rows, where][:, None], *given[1:])
+
+    handle = head.register_forward_pre_hook(choose) if isinstance(head, nn.Module) else None
+    try:
+        yield chosen
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def _classes(model: Model, labels: tuple[str, ...]) -> tuple[int, ...]:

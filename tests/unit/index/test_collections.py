@@ -11,7 +11,7 @@ import torch
 from tests.texts import PROBES
 from umaf.cli import main
 from umaf.errors import ModelError, NumericalError, StoreError, TaskError
-from umaf.extraction import extract
+from umaf.extraction import extract, load_answered
 from umaf.index import (
     Ask,
     Query,
@@ -31,6 +31,7 @@ from umaf.index import (
     try_found,
     verify,
 )
+from umaf.index.told import read_told
 from umaf.models import open_model
 from umaf.readout import label_scores
 
@@ -322,3 +323,43 @@ def test_answers_come_back_in_the_order_of_the_texts(pico):
     whole = answers_of(model, texts, "so", batch_size=3)
     each = torch.cat([answers_of(model, [text], "so") for text in texts])
     assert torch.allclose(whole, each, atol=1e-5)
+
+
+def passes_of(model, run):
+    """Count passes and readings of the tokenizer while something runs."""
+    counts = {"passes": 0, "texts": 0}
+    own = type(model.tokenizer).__call__
+
+    def count(*_):
+        counts["passes"] += 1
+
+    def read(tokenizer, texts, *given, **more):
+        counts["texts"] += len(texts) if isinstance(texts, list) else 0
+        return own(tokenizer, texts, *given, **more)
+
+    hook = model.net.register_forward_pre_hook(count)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(model.tokenizer), "__call__", read)
+            run()
+    finally:
+        hook.remove()
+    return counts
+
+
+@pytest.mark.parametrize("asks", [(), (Ask("tone", ("good", "bad")),)])
+def test_a_fingerprint_reads_each_probe_once_and_a_base_once_for_all(pico, asks):
+    model, base = open_model(pico("llama")), open_model(pico("llama"))
+    with torch.no_grad():
+        next(model.net.parameters()).add_(0.01)
+    space, compute = make_space([*PROBES, "a film " * 90]), load_answered()
+    compute.space.places(space.texts)
+    counts = passes_of(model, lambda: read_told(model, space, compute, told=asks))
+    count = len(space.texts)
+    assert counts == {"passes": -(-count // 32), "texts": count}
+    found, _ = read_told(model, space, compute, told=asks, base=base)
+    assert found.card.truncated == 1
+    with torch.no_grad():
+        next(model.net.parameters()).add_(0.01)
+    again = passes_of(base, lambda: read_told(model, space, compute, told=asks, base=base))
+    assert again["passes"] == 0

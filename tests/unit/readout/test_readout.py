@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from umaf.models import fresh_classifier, open_model
 from umaf.readout import (
     answer_logits,
     answer_loss,
+    answer_position,
     answer_tokens,
     bits_per_byte,
     continuations,
@@ -26,6 +28,7 @@ from umaf.readout import (
     make_readout,
     prepare,
 )
+from umaf.readout.encode import forward
 
 TEXTS = ["the film was good", "rain fell on the hills and a kind doctor wrote a letter", "music"]
 LABELS = ["positive", "negative"]
@@ -229,3 +232,47 @@ def test_an_empty_vocabulary_row_is_reported(pico):
         label_tokens(model.tokenizer, ["語"])
     with pytest.raises(ProbeError, match="no tokens"):
         encode(replace(open_model(pico("gpt2"))), [""])
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2", "mixtral"])
+def test_the_vocabulary_is_read_at_one_position_of_each_text(pico, architecture):
+    model = open_model(pico(architecture))
+    batch = encode(model, TEXTS, "Answer")
+    head, sizes = model.net.get_output_embeddings(), []
+    with torch.no_grad():
+        whole = model.net(input_ids=batch.ids, attention_mask=batch.mask).logits
+        watch = head.register_forward_hook(lambda module, given, made: sizes.append(tuple(made.shape[:2])))
+        found = answer_position(model, batch)
+        watch.remove()
+    assert sizes == [(len(TEXTS), 1)]
+    torch.testing.assert_close(found, whole[torch.arange(len(TEXTS)), batch.last], atol=1e-5, rtol=1e-4)
+    assert not head._forward_pre_hooks
+
+
+def test_a_pass_in_another_thread_is_left_whole(pico, monkeypatch):
+    model = open_model(pico("llama"))
+    batch, seen = encode(model, TEXTS, "Answer"), []
+
+    def both(model, batch, **more):
+        other = threading.Thread(target=lambda: seen.append(forward(model, batch).logits.shape[1]))
+        other.start()
+        other.join()
+        return forward(model, batch, **more)
+
+    monkeypatch.setattr("umaf.readout.scores.forward", both)
+    assert answer_position(model, batch).shape[0] == len(TEXTS)
+    assert seen == [batch.ids.shape[1]]
+
+
+def test_a_head_that_is_not_there_or_fails_leaves_nothing_behind(pico, monkeypatch):
+    model = open_model(pico("llama"))
+    batch, head = encode(model, TEXTS, "Answer"), model.net.get_output_embeddings()
+    with torch.no_grad():
+        wanted = answer_position(model, batch)
+        monkeypatch.setattr(type(model.net), "get_output_embeddings", lambda net: None)
+        torch.testing.assert_close(answer_position(model, batch), wanted)
+        monkeypatch.undo()
+        monkeypatch.setattr("umaf.readout.scores.forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            answer_position(model, batch)
+    assert not head._forward_pre_hooks
