@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("umaf.cli.quickstart", "See a capability move between architectures, in three minutes."),
     "fingerprint": ("umaf.cli.fingerprint", "Turn a model's activations into a fingerprint."),
     "compare": ("umaf.cli.compare", "Print how similar models or fingerprints are."),
+    "scale": ("umaf.cli.scale", "Scale a fingerprint to the size of another model."),
+    "fuse": ("umaf.cli.fuse", "Fuse fingerprints of several capabilities into one."),
     "transfer": ("umaf.cli.transfer", "Move capabilities of source models into a LoRA for a target."),
     "train": ("umaf.cli.train", "Train the extractor, the interpolator, the gate, or a generator."),
     "evaluate": ("umaf.cli.evaluate", "Score a model, bare or with an adapter, on tasks."),
