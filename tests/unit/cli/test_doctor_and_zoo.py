@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
 
 import pytest
-import typer
 from rich.console import Console
 
-from umaf.cli import doctor, zoo
+from umaf.cli import doctor, main, zoo
 from umaf.errors import ModelError
 from umaf.models import locate
 
@@ -65,20 +65,52 @@ def test_the_first_place_wins(tmp_path):
     assert zoo.model_folders([tmp_path / "one", tmp_path / "two"]) == [tmp_path / "one" / "same"]
 
 
-def test_doctor_as_json(tiny, capsys):
-    doctor.doctor(as_json=True)
-    found = json.loads(capsys.readouterr().out)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return end.value.code, shown.out, shown.err
+
+    return run
+
+
+def test_doctor_as_json(tiny, run):
+    code, out, err = run("doctor", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
     assert found["core"]["torch"] and found["zoo"] == ["tiny"] and found["devices"][0].startswith("cpu")
     assert found["problems"] == [] and set(found["extras"]) == set(doctor.EXTRAS)
+    assert found["tried"] == {"device": "cpu", "dtype": "float32", "works": True}
 
 
-def test_doctor_reports_what_is_missing_and_exits_1(monkeypatch, capsys):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_doctor_tries_a_number_type(tiny, run, tmp_path, dtype):
+    (tmp_path / "doctor.yaml").write_text(f"dtype: {dtype}\nseed: 3\n")
+    typed = run("doctor", "--dtype", dtype, "--seed", 3, "--json")
+    assert typed == run("doctor", "--config", tmp_path / "doctor.yaml", "--json")
+    assert json.loads(typed[1])["tried"] == {"device": "cpu", "dtype": dtype, "works": True}
+    assert f"cpu in {dtype}: works" in run("doctor", "--dtype", dtype)[1]
+
+
+def test_doctor_tells_of_a_device_that_cannot_be_used_or_counts_wrongly(tiny, run, monkeypatch):
+    code, out, _ = run("doctor", "--device", "abacus", "--json")
+    found = json.loads(out)
+    assert code == 1 and not found["tried"]["works"] and "'abacus' cannot be used" in found["problems"][0]
+    monkeypatch.setattr(doctor, "RIGHT", 0.0)
+    code, out, _ = run("doctor", "--dtype", "bfloat16", "--json")
+    assert code == 1 and "wrongly" in json.loads(out)["problems"][0]
+
+
+def test_doctor_reports_what_is_missing_and_exits_1(monkeypatch, run):
     monkeypatch.setattr(doctor, "CORE", ("torch", "no-such-package"))
     monkeypatch.setenv("UMAF_DATA", "/no/such/folder")
-    with pytest.raises(typer.Exit) as end:
-        doctor.doctor()
-    assert end.value.exit_code == 1
-    out = capsys.readouterr().out
+    code, out, _ = run("doctor")
+    assert code == 1
     assert "no-such-package is needed" in out and "/no/such/folder" in out
 
 
