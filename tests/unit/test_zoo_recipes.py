@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import signal
 
 import pytest
 import torch
 from transformers import LlamaConfig
 
-from umaf.models import open_model
+from umaf.cli import main
+from umaf.models import open_model, weights_hash
 from zoo import batches, pretrain
+from zoo import build as recipe
 from zoo.configs import Row
 from zoo.corpus import Corpus
 
@@ -51,9 +55,10 @@ def trained(pico, tmp_path, monkeypatch):
 def test_a_stopped_pretraining_goes_on_to_the_same_weights(trained, monkeypatch):
     whole = trained("whole")
     step, seen = pretrain._step, []
+    rates = [pretrain.rate_at(number, ROW.steps, ROW.rate) for number in range(ROW.steps)]
 
     def stopped(*args):
-        seen.append(args[6])
+        seen.append(rates.index(args[3]))
         if len(seen) == 4:
             raise KeyboardInterrupt
         return step(*args)
@@ -71,3 +76,52 @@ def test_another_seed_of_a_row_is_another_model(trained):
     one = trained("one", dataclasses.replace(ROW, steps=2))
     other = trained("other", dataclasses.replace(ROW, steps=2, name="other"))
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def command(pico, tmp_path, monkeypatch, capsys):
+    """`umaf zoo build` with one tiny row and a corpus of a few lines."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(recipe, "ROWS", {"tiny": dataclasses.replace(ROW, steps=2)})
+    monkeypatch.setattr(recipe.corpus, "read", lambda data, seed: CORPUS)
+    monkeypatch.setattr(recipe, "MAKERS", {"bpe": lambda lines: open_model(pico("llama")).tokenizer})
+    (tmp_path / "data" / "text").mkdir(parents=True)
+    place = ("--data", tmp_path / "data", "--out", tmp_path / "zoo", "--cache", tmp_path / "cache")
+
+    def run(*words, code=0):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in ("zoo", "build", *place, *words)])
+        shown = capsys.readouterr()
+        assert end.value.code == code, shown.err
+        return json.loads(shown.out) if code == 0 else shown.err
+
+    return run
+
+
+def test_the_command_builds_what_is_missing(command, tmp_path):
+    (row,) = command("--json")
+    assert row == {"name": "tiny", "folder": str(tmp_path / "zoo" / "tiny"), "written": True}
+    assert command("--json") == [{**row, "written": False}]
+    one = open_model(row["folder"])
+    (tmp_path / "build.yaml").write_text(
+        f"out: {tmp_path / 'other'}\nseed: 3\ndtype: float32\nonly: [tiny]\n"
+    )
+    # What is typed wins over the file.
+    (other,) = command("--config", tmp_path / "build.yaml", "--out", tmp_path / "typed", "--json")
+    assert other["written"] and other["folder"] == str(tmp_path / "typed" / "tiny")
+    assert weights_hash(open_model(other["folder"])) != weights_hash(one)
+    # States of another seed or arithmetic are never gone on with.
+    assert (tmp_path / "cache" / "tiny.pt").is_file() and (
+        tmp_path / "cache" / "3-float32" / "tiny.pt"
+    ).is_file()
+
+
+def test_mistakes_of_the_command_are_one_line(command):
+    for words, says in (
+        (("--only", "tiny2"), 'Did you mean "tiny"'),
+        (("--dtype", "float16"), "should be 'bfloat16' or 'float32'"),
+        (("--data", "nowhere"), "neither text/ nor icl/"),
+    ):
+        said = command(*words, code=1)
+        assert says in said and said.count("\n") == 1

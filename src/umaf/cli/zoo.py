@@ -9,12 +9,22 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from umaf.cli.options import JsonOption
+from umaf.cli.options import (
+    CommonConfig,
+    ConfigOption,
+    DeviceOption,
+    Dtype,
+    JsonOption,
+    SeedOption,
+    settle,
+)
 from umaf.errors import ConfigError, ModelError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -55,14 +65,46 @@ def list_models(as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
-@zoo.command(
-    "build",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def build(ctx: typer.Context) -> None:
-    """Pretrain the models that are missing (see `umaf zoo build --help`)."""
-    _recipe("zoo.build", ctx.args)
+class BuildConfig(CommonConfig):
+    """What `umaf zoo build` does."""
+
+    data: Path | None = None
+    only: tuple[str, ...] = ()
+    out: Path | None = None
+    cache: Path | None = None
+    threads: int = Field(default=1, ge=1)
+    seed: int = 1
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+@zoo.command("build")
+def build(
+    ctx: typer.Context,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of real data.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A model to build; all when none is named.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where models go; the zoo itself.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where a build that is stopped leaves what it has.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the arithmetic.")] = 1,
+    seed: SeedOption = 1,
+    device: DeviceOption = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="Of the arithmetic: bfloat16 or float32.")] = "bfloat16",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Pretrain the models that are missing; a build that was stopped goes on where it was."""
+    settings = settle(BuildConfig, ctx)
+    recipe = _recipe("zoo.build")
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    wanted = settings.model_dump(exclude={"threads"})
+    rows = recipe.build(wanted.pop("only"), **wanted, say=(lambda _: None) if as_json else Console().print)
+    if as_json:
+        print(json.dumps(rows, indent=2))
 
 
 @zoo.command(
@@ -72,11 +114,11 @@ def build(ctx: typer.Context) -> None:
 )
 def bank(ctx: typer.Context) -> None:
     """Fine-tune experts and oracle LoRAs that are missing (see `umaf zoo bank --help`)."""
-    _recipe("zoo.bank", ctx.args)
+    _recipe("zoo.bank").main(ctx.args)
 
 
-def _recipe(name: str, words: list[str]) -> None:
-    """Run a recipe of the zoo with its own options."""
+def _recipe(name: str) -> Any:
+    """Import a recipe of the zoo."""
     if not (CHECKOUT / "zoo" / "build.py").is_file():
         raise ConfigError(
             "Building the zoo needs its recipes, which an installed wheel leaves out; run it in a git clone."
@@ -84,7 +126,7 @@ def _recipe(name: str, words: list[str]) -> None:
     # The recipes are no part of the package, so a checkout's root has to be on the path.
     if str(CHECKOUT) not in sys.path:
         sys.path.insert(0, str(CHECKOUT))
-    import_module(name).main(words)
+    return import_module(name)
 
 
 def model_folders(places: Iterable[Path]) -> list[Path]:
