@@ -10,6 +10,7 @@ from umaf.merging.contract import Method, Option
 from umaf.merging.recipes.check_recipe import known_options, levels
 from umaf.merging.recipes.parameters import is_constant, matches, resolve
 from umaf.merging.recipes.recipe import Filtered, Options, Recipe, Value
+from umaf.merging.registry import method_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def options_of(
         depth: of its layer, from 0 to 1.
 
     Raises:
-        ConfigError: an option without a default was given for other tensors only.
+        ConfigError: an option without a default was given for other tensors only, or weights add up to nothing.
     """
     options = {}
     for one in found:
@@ -117,7 +118,22 @@ def options_of(
                 )
             values.append(_typed(one.option, value))
         options[one.option.name] = _value(one.option, values)
+    _check_weights(recipe, name, options)
     return options
+
+
+def _check_weights(recipe: Recipe, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse weights of models that a mean would have to divide by and that add up to nothing."""
+    weight = options.get("weight")
+    if not isinstance(weight, tuple) or abs(sum(weight)) >= 1e-8:
+        return
+    needs = method_of(recipe.method).needs
+    changes = needs.base == "required" or (needs.base == "optional" and recipe.base is not None)
+    if not changes and options.get("normalize", options.get("normalize_weights", True)):
+        raise recipe.error(
+            ("method",),
+            f"{recipe.method}: the weights of {name} add up to 0, and a mean divides by their sum; change them.",
+        )
 
 
 def unsaid(found: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:

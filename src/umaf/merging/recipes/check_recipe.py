@@ -12,6 +12,7 @@ from umaf.merging.recipes.recipe import Filtered, Recipe, Value
 from umaf.merging.recipes.reference import Ref
 from umaf.merging.recipes.yaml_file import Place
 from umaf.merging.registry import METHODS, method_of
+from umaf.merging.writing.chat_templates import check_template
 
 SCALE = Option("scale", "number", 1.0)
 """What the merged change is multiplied by; every method that works on changes from a base takes it."""
@@ -51,6 +52,11 @@ def check_recipe(recipe: Recipe) -> Method:
         hint = did_you_mean(recipe.method, METHODS.names()) or " `umaf methods` lists them."
         raise recipe.error(("method",), f"There is no merge method {recipe.method!r}.{hint}")
     method = method_of(recipe.method)
+    if recipe.chat_template is not None:
+        try:
+            check_template(recipe.chat_template)
+        except ConfigError as problem:
+            raise recipe.error(("chat_template",), str(problem)) from problem
     everywhere = recipe.base is not None or (recipe.slices and all(one.base for one in recipe.slices))
     # LoRAs are changes already.
     if method.needs.base == "required" and not (everywhere or recipe.of_loras):
@@ -145,6 +151,8 @@ def _check_models(
     if len(merged) < low or (high is not None and len(merged) > high):
         wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
         besides = " besides the base" if deltas else ""
+        among = f", the base ({base}) among them" if base in merged else ""
         raise recipe.error(
-            place, f"{method.name} merges {wanted} model{'s' * (wanted != '1')}{besides}, got {len(merged)}."
+            place,
+            f"{method.name} merges {wanted} model{'s' * (wanted != '1')}{besides}, got {len(merged)}{among}.",
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from umaf.errors import did_you_mean
 from umaf.merging.contract import Method
-from umaf.merging.recipes.mergekit_rules import IDLE, RULES, Rule, absent
+from umaf.merging.recipes.mergekit_rules import IDLE, MIXTURES, PARAMETERS, RULES, Rule, absent
 from umaf.merging.recipes.parameters import mapped, read_value
 from umaf.merging.recipes.reading import (
     Reading,
@@ -73,11 +73,7 @@ def from_mergekit(document: Document) -> Recipe:
         raise document.error(
             ("method",), "A recipe with the key method is in umaf's own form; begin it with umaf: 1."
         )
-    document.check_keys((), data, _TOP, "A recipe")
-    if "modules" in data:
-        raise document.error(
-            ("modules",), "modules is not read here; write one recipe for the module that is merged."
-        )
+    _check_keys(document)
     name = _method_name(document)
     method, rule = method_of(name), RULES.get(name, Rule())
     read = Reading(document)
@@ -94,6 +90,7 @@ def from_mergekit(document: Document) -> Recipe:
         if key in data:
             read.note(f"{key} changes nothing here.")
     seed = data.get("random_seed", read.seed)
+    read.line(("chat_template",), ("chat_template",))
     allow = read_words(read, data.get("allow"), ("allow",))
     return Recipe(
         method=name,
@@ -112,6 +109,21 @@ def from_mergekit(document: Document) -> Recipe:
         lines=_moved_lines(read.lines, given, (models, slices)),
         file=document.source,
     )
+
+
+def _check_keys(document: Document) -> None:
+    data = document.data
+    for key in data:
+        if key in MIXTURES:
+            raise document.error(
+                (key,), f"{key} is of mergekit-moe, which makes a mixture of models; umaf merge makes none."
+            )
+    under: dict[str, str] = dict.fromkeys([*PARAMETERS, "embed_slerp"], "it belongs under parameters")
+    document.check_keys((), data, _TOP, "A recipe", elsewhere=under)
+    if "modules" in data:
+        raise document.error(
+            ("modules",), "modules is not read here; write one recipe for the module that is merged."
+        )
 
 
 def _method_name(document: Document) -> str:
@@ -134,7 +146,8 @@ def _models(read: Reading, raw: Any, kind: tuple[Method, Rule]) -> tuple[Input, 
             raise read.document.error(
                 place, f"An entry of models is a mapping with the key model, got {one!r}."
             )
-        read.document.check_keys(place, one, ("model", "parameters", "layer_range"), "An entry of models")
+        keys = ("model", "parameters", "layer_range")
+        read.document.check_keys(place, one, keys, "An entry of models", elsewhere=_beside(one))
         model = read_model(read, one.get("model"), (*place, "model"), (*place, "model"), needed=True)
         options = _options(
             read, one.get("parameters"), (*place, "parameters"), (*place, "options"), kind, True
@@ -144,6 +157,16 @@ def _models(read: Reading, raw: Any, kind: tuple[Method, Rule]) -> tuple[Input, 
             layers = read_layers(read, one["layer_range"], (*place, "layer_range"), (*place, "layers"))
         found.append(Input(model=model, options=options, layers=layers))
     return tuple(found)
+
+
+def _beside(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Say what to do with keys that people write beside a model."""
+    name = entry.get("model")
+    signs = {"revision": "@", "lora": "+"}
+    return {
+        **dict.fromkeys(PARAMETERS, "it belongs under its parameters"),
+        **{key: f"write model: {name}{sign}{entry[key]}" for key, sign in signs.items() if key in entry},
+    }
 
 
 def _slices(read: Reading, raw: Any, kind: tuple[Method, Rule]) -> tuple[Slice, ...]:
@@ -162,7 +185,8 @@ def _slices(read: Reading, raw: Any, kind: tuple[Method, Rule]) -> tuple[Slice, 
                 raise read.document.error(
                     spot, f"A source is a mapping with model and layer_range, got {source!r}."
                 )
-            read.document.check_keys(spot, source, ("model", "layer_range", "parameters"), "A source")
+            keys = ("model", "layer_range", "parameters")
+            read.document.check_keys(spot, source, keys, "A source", elsewhere=_beside(source))
             if "layer_range" not in source:
                 raise read.document.error(
                     spot, "A source of a slice needs layer_range: [first, one after the last]."
@@ -194,6 +218,11 @@ def _options(
     found: dict[str, Value] = {}
     for key, one in raw.items():
         spot = (*place, key)
+        if key not in known and key in _TOP:
+            raise read.document.error(
+                spot,
+                f"{method.name} has no parameter {key!r}; it is a key of the recipe itself, beside merge_method.",
+            )
         if key not in known:
             hint = did_you_mean(str(key), sorted(known)) or f" Its parameters are {', '.join(sorted(known))}."
             raise read.document.error(spot, f"{method.name} has no parameter {key!r}.{hint}")

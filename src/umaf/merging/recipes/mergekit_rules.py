@@ -11,6 +11,23 @@ from umaf.merging.recipes.recipe import Scalar
 IDLE = ("int8_mask", "embed_slerp")
 """Parameters of real recipes that change nothing."""
 
+PARAMETERS: tuple[str, ...] = (
+    "weight",
+    "density",
+    "t",
+    "normalize",
+    "lambda",
+    "rescale",
+    "gamma",
+    "epsilon",
+    "scale",
+    "filter_wise",
+)
+"""Parameters that recipes put where only keys belong."""
+
+MIXTURES = ("experts", "gate_mode", "experts_per_token", "shared_experts")
+"""Keys that only recipes of mergekit-moe have."""
+
 ABSENT = {
     "arcee_fusion": "nearswap and slerp are the nearest for two models",
     "ram": "ties and consensus_ta are the nearest",

@@ -104,7 +104,8 @@ def _body(document: Document, body: Any, place: Place, made: list[Recipe]) -> Re
     if not isinstance(body.get("method"), str):
         raise document.error(place, "A recipe needs the key method.")
     read = Reading(document)
-    read.line(("method",), (*place, "method"))
+    for key in ("method", "chat_template"):
+        read.line((key,), (*place, key))
     models = _models(read, body.get("models"), (*place, "models"), made)
     slices = _slices(read, body.get("slices"), (*place, "slices"))
     if bool(models) == bool(slices):

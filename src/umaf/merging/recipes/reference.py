@@ -124,19 +124,16 @@ def _at_revision(text: str) -> Ref:
 
 def _from_mapping(value: Mapping[str, Any], where: str) -> Ref:
     own = dict(value)
-    # mergekit's explicit form spells the path one level deeper.
-    inner = own.pop("model", None) if "model" in own else own
-    if inner is own or (isinstance(inner, Mapping) and set(inner) <= {"path", "revision"}):
-        inner = dict(inner)
-        path, revision = inner.pop("path", None), inner.pop("revision", None)
-        if not isinstance(path, str) or (inner is own and own):
-            raise ConfigError(
-                f"{where} must be a path, or a mapping with the keys model, revision and lora, got {dict(value)!r}."
-            )
-        model = Ref(path=path, revision=revision)
-        own = {} if inner is own else own
-    else:
-        model = parse_ref(inner, where=where)
+    if isinstance(path := own.get("path"), str) and set(own) <= {"path", "revision"}:
+        # mergekit's explicit form of a model or a LoRA: the path is taken as it is, whatever signs are in it.
+        revision = own.get("revision")
+        return Ref(path=path, revision=None if revision is None else str(revision))
+    inner = own.pop("model", None)
+    if inner is None:
+        raise ConfigError(
+            f"{where} must be a path, or a mapping with the keys model, revision and lora, got {dict(value)!r}."
+        )
+    model = parse_ref(inner, where=where)
     if (revision := own.pop("revision", None)) is not None:
         model = model.model_copy(update={"revision": str(revision)})
     adapters = own.pop("lora", None)

@@ -41,17 +41,35 @@ class Document:
         """
         return ConfigError(located(self.lines, self.source, place) + message)
 
-    def check_keys(self, place: Place, given: Mapping[Any, Any], known: Iterable[str], what: str) -> None:
+    def check_keys(
+        self,
+        place: Place,
+        given: Mapping[Any, Any],
+        known: Iterable[str],
+        what: str,
+        *,
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> None:
         """Refuse keys that are not known.
+
+        Args:
+            place: of the mapping.
+            given: the mapping.
+            known: its keys.
+            what: it is, for messages.
+            elsewhere: keys that belong in another place, and what to do with them.
 
         Raises:
             ConfigError: the first that is not, with the nearest that is.
         """
         known = list(known)
         for key in given:
-            if key not in known:
-                hint = did_you_mean(str(key), known) or f" Its keys are {', '.join(known)}."
-                raise self.error((*place, key), f"{what} has no key {key!r}.{hint}")
+            if key in known:
+                continue
+            if (there := (elsewhere or {}).get(key)) is not None:
+                raise self.error((*place, key), f"{what} has no key {key!r}; {there}.")
+            hint = did_you_mean(str(key), known) or f" Its keys are {', '.join(known)}."
+            raise self.error((*place, key), f"{what} has no key {key!r}.{hint}")
 
 
 def located(lines: Mapping[Place, int], source: str, place: Place) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from umaf.errors import ConfigError, did_you_mean
+
 _CHATML = """\
 {%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
@@ -72,3 +76,40 @@ TEMPLATES = {
     "mistral": _MISTRAL,
 }
 """Name in recipes to the template."""
+
+
+def check_template(asked: str) -> None:
+    """Refuse a chat template that a recipe asks for and that is none.
+
+    Args:
+        asked: "auto", a name of `TEMPLATES`, or Jinja.
+
+    Raises:
+        ConfigError: no template has this name, or it is no Jinja.
+
+    Example:
+        >>> check_template("chatlm")
+        Traceback (most recent call last):
+            ...
+        umaf.errors.ConfigError: There is no chat template 'chatlm'. Did you mean "chatml"?
+    """
+    if asked == "auto" or asked in TEMPLATES:
+        return
+    if "{" not in asked:
+        hint = (
+            did_you_mean(asked, TEMPLATES) or f" It can be auto, {', '.join(TEMPLATES)}, or a Jinja template."
+        )
+        raise ConfigError(f"There is no chat template {asked!r}.{hint}")
+    try:  # it comes with torch, and is needed by nothing else here
+        from jinja2 import Environment, TemplateSyntaxError
+    except ImportError:
+        return
+    # transformers knows one tag more, around what the model says; it holds what any block may hold.
+    text = re.sub(r"\bgeneration\b(?=\s*[-+]?%})", "if true", asked)
+    text = re.sub(r"\bendgeneration\b(?=\s*[-+]?%})", "endif", text)
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"], trim_blocks=True, lstrip_blocks=True).parse(text)
+    except TemplateSyntaxError as problem:
+        raise ConfigError(
+            f"The chat template is no Jinja ({str(problem.message).rstrip('.')}); mend it."
+        ) from problem

@@ -11,14 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from umaf.errors import ConfigError, OutputError
+from umaf.errors import OutputError
 from umaf.files import write_json, write_text
 from umaf.merging.planning.jobs import Job, Plan
 from umaf.merging.planning.tokenizer_file import FILE
 from umaf.merging.planning.vocabulary import Alignment
 from umaf.merging.recipes.written import written
 from umaf.merging.writing.card import card_of, licence_of
-from umaf.merging.writing.chat_templates import TEMPLATES
+from umaf.merging.writing.chat_templates import TEMPLATES, check_template
 
 MANIFEST = "umaf.json"
 TOKENIZER = (
@@ -150,10 +150,7 @@ def _chosen(plan: Plan, asked: str) -> str | None:
         return max(present, key=present.count) if present else None
     if asked in TEMPLATES:
         return TEMPLATES[asked]
-    if "{" not in asked:
-        raise ConfigError(
-            f"chat_template must be auto, {', '.join(TEMPLATES)} or a Jinja template, got {asked!r}."
-        )
+    check_template(asked)
     return asked
 
 
