@@ -27,7 +27,7 @@ PerModel: TypeAlias = float | Sequence[float] | Tensor
 Passes: TypeAlias = Callable[[], Iterator[tuple[str, Tensor]]]
 """Each call is one pass over the data: (tensor's name, a float32 stack `[model, chunk]`), chunk by chunk."""
 
-_GIVEN = {"generator", "measured", "shape", "totals", "base"}
+_GIVEN = {"generator", "measured", "shape", "totals", "base", "dtype"}
 """Keywords that whoever runs a method gives; they are no options of recipes."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,13 +78,14 @@ class Needs:
             gave), so the engine may hand over flat chunks `[model, chunk]` of any length. "tensor": the whole tensor
             is needed.
         measure: over what `measure` runs before the method: "tensor", "model" (all tensors, one pass after another),
-            or the name of an option that is a choice between these two: then the recipe says, and
+            or the name of an option that is a choice between these two (and perhaps others): then the recipe says, and
             :meth:`Method.measured_over` reads it.
         models: fewest and most models; None when there is no limit.
         matrices: only matrices of linear layers inside blocks make sense (`[model, out, in]`, whatever the file
             stores; `[model, expert, out, in]` never: experts are handed over one matrix at a time or, if `batched`,
             as `[model, batch, out, in]`). Every other tensor gets the rule `otherwise`.
-        otherwise: "mean", "sum" or "base": the rule for tensors that the method is not for.
+        otherwise: "mean", "sum" or "base": the rule for tensors that the method is not for; words only where the method
+            has a rule of its own for them (:attr:`Method.others`).
         whole: values of options with which a method wants whole tensors whatever its scope, and is not equivariant:
             angles of each row in place of one for the tensor, or a descent that goes entry by entry.
         memory: float32 copies of the stack, about, that the function makes inside where it sees whole tensors (singular
@@ -186,6 +187,8 @@ class Method:
         options: its keywords, without those that whoever runs it gives (`generator`, `measured`, `shape`, `base`).
         source: the paper (and equation) whose rule this is.
         measure: gives what the function takes as `measured`, from passes over the data; None when it takes none.
+        others: the rule for tensors that the method is not for, where these share what is measured: entry by entry,
+            with the function's keywords. None when `needs.otherwise` is the rule.
     """
 
     name: str
@@ -194,6 +197,7 @@ class Method:
     options: Mapping[str, Option]
     source: str
     measure: Callable[..., Mapping[str, Tensor]] | None = None
+    others: Callable[..., Tensor] | None = None
 
     @property
     def summary(self) -> str:
@@ -224,7 +228,11 @@ class Method:
 
 
 def merge_method(
-    needs: Needs, *, source: str, measure: Callable[..., Mapping[str, Tensor]] | None = None
+    needs: Needs,
+    *,
+    source: str,
+    measure: Callable[..., Mapping[str, Tensor]] | None = None,
+    others: Callable[..., Tensor] | None = None,
 ) -> Callable[[F], F]:
     """Describe a function as a merge method; the function itself is given back, with the attribute `method`.
 
@@ -233,6 +241,7 @@ def merge_method(
         source: the paper (and equation) whose rule it is.
         measure: `measure(passes, **the options it names) -> {"name": tensor}`; the method gets the result as
             `measured`. An option called `models` is the number of rows.
+        others: see :class:`Method`.
 
     Raises:
         TypeError: an option has no type, or one that recipes cannot give; `needs.measure` names none.
@@ -241,14 +250,12 @@ def merge_method(
     def describe(function: F) -> F:
         name = function.__name__
         options = options_of(function)
-        if needs.measure not in {"tensor", "model"} and set(options[needs.measure].choices) != {
-            "tensor",
-            "model",
-        }:
+        over = {"tensor", "model"}
+        if needs.measure not in over and not over <= set(options[needs.measure].choices):
             raise TypeError(
                 f"{name}: measure={needs.measure!r} must be an option with the choices tensor and model."
             )
-        function.method = Method(name, function, needs, options, source, measure)  # type: ignore[attr-defined]
+        function.method = Method(name, function, needs, options, source, measure, others)  # type: ignore[attr-defined]
         return function
 
     return describe
@@ -302,6 +309,9 @@ class _Once:
 
     def matrices(self) -> Iterator[tuple[str, Tensor]]:
         return iter([("", self.stack)])
+
+    def others(self) -> Iterator[tuple[str, Tensor]]:
+        return iter([])
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Option]:

@@ -29,9 +29,8 @@ def reach(method: Method) -> str:
     """
     if not method.needs.matrices:
         return "Every tensor, embeddings, heads, norms and biases too."
-    return (
-        f"Matrices of linear layers; embeddings, heads, norms and biases {_OTHERS[method.needs.otherwise]}."
-    )
+    as_well = ", scaled as the matrices are" if method.others is not None else ""
+    return f"Matrices of linear layers; embeddings, heads, norms and biases {_OTHERS[method.needs.otherwise]}{as_well}."
 
 
 def cost(method: Method) -> str:

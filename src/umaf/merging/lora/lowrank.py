@@ -333,13 +333,13 @@ def _merged(
     dense = {module.name: module.work for module in found if not in_factors(module)}
     biases = {module.name: work for module in found if (work := bias_work(module, setting)) is not None}
     whole = whole_works(setting)
-    measures = measure_works((*dense.values(), *biases.values(), *whole), room)
+    measures = measure_works((*(module.work for module in found), *biases.values(), *whole), room)
     targets: dict[str, Target] = {}
     rows = []
     for module in found:
         exact = module.name not in dense
         if exact:
-            delta, size, error = exactly(module, setting)
+            delta, size, error = exactly(module, setting, measures=measures)
         else:
             delta, size, error = densely(module, setting, room=room, measures=measures)
         bias = None

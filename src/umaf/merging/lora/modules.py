@@ -166,11 +166,18 @@ def in_factors(module: Module) -> bool:
         return True
     needs = rule.needs
     plain = needs.base != "none" and not needs.ground and not needs.random
-    return needs.equivariant and plain and rule.measures(module.work.options) != "model"
+    return needs.equivariant and plain
 
 
-def exactly(module: Module, setting: Setting) -> tuple[LowRank, float, float]:
+def exactly(
+    module: Module, setting: Setting, *, measures: Measures = NOTHING
+) -> tuple[LowRank, float, float]:
     """Run the method on the joint cores of a module; of a fused one on those of each matrix in it.
+
+    Args:
+        module: whose factors are merged.
+        setting: of the merge.
+        measures: of the whole model, for methods that want one.
 
     Returns:
         Factors of the merged delta, its norm, and their relative error.
@@ -189,7 +196,7 @@ def exactly(module: Module, setting: Setting) -> tuple[LowRank, float, float]:
     for number in range(len(shown[0])):
         own = [LowRank(delta.a, b[number]) for delta, b in zip(module.deltas, shown, strict=True)]
         cores, left, right = joint(own)
-        core = _run(rule, cores, module.work, own[0].shape) * module.work.scale
+        core = _run(rule, cores, module.work, own[0].shape, measures.of(module.work)) * module.work.scale
         if len(shown[0]) == 1:
             return _from_core(setting, core, left, right, size=_size(cores, module.work.scale))
         # The rows of the other matrices stay zero.
@@ -201,7 +208,9 @@ def exactly(module: Module, setting: Setting) -> tuple[LowRank, float, float]:
     return small, float(torch.linalg.vector_norm(norm(whole))), error
 
 
-def _run(rule: Rule, cores: Tensor, work: Work, shape: Sequence[int]) -> Tensor:
+def _run(
+    rule: Rule, cores: Tensor, work: Work, shape: Sequence[int], measured: Mapping[str, Tensor] | None
+) -> Tensor:
     """Call a method on cores `[model, *batch, R, R']`."""
     function = rule.function
     if function is None:
@@ -211,6 +220,8 @@ def _run(rule: Rule, cores: Tensor, work: Work, shape: Sequence[int]) -> Tensor:
         keywords = {name: value for name, value in work.options.items() if name in rule.method.options}
         if "shape" in inspect.signature(rule.method.function).parameters:
             keywords["shape"] = tuple(shape[-2:])
+        if measured is not None:
+            keywords["measured"] = measured
     if cores.ndim == 4 and rule.method is not None and not rule.needs.batched and rule.needs.matrices:
         return torch.stack([function(cores[:, expert], **keywords) for expert in range(cores.shape[1])])
     return function(cores, **keywords)

@@ -16,17 +16,20 @@ from umaf.merging.parts import consensus, kept, l1, per_model, signs_of, thresho
 Elect = Literal["unweighted", "weighted"]
 Divisor = Literal["count", "weights"]
 Combine = Literal["mean", "sum", "max"]
+Rounding = Literal["code", "masked", "down"]
 
 
 def counts(density: Sequence[float], entries: int, rounding: str) -> list[int]:
     """Tell how many entries each model keeps.
 
     Example:
-        >>> counts([0.2], 64, "down"), counts([0.2], 64, "code")
-        ([12], [13])
+        >>> counts([0.2], 64, "down"), counts([0.2], 64, "code"), counts([0.2], 64, "masked")
+        ([12], [13], [14])
     """
     if rounding == "code":
         return [entries if share >= 1 else min(entries, int(entries * share) + 1) for share in density]
+    if rounding == "masked":
+        return [min(entries, entries - int(entries * (1 - share)) + 1) for share in density]
     return [kept(share, entries) for share in density]
 
 
@@ -38,7 +41,7 @@ def measure(
     density: PerModel = 0.2,
     elect: Elect = "unweighted",
     tie: Literal["majority", "plus"] = "majority",
-    rounding: Literal["code", "down"] = "code",
+    rounding: Rounding = "code",
     rescale: Literal["none", "l1"] = "none",
 ) -> dict[str, Tensor]:
     """Find the trimming thresholds, `[model]`, and the sign that settles ties, `[]`; with `rescale`, factors `[model]`.
@@ -102,7 +105,7 @@ def ties(
     tie: Literal["majority", "plus"] = "majority",
     divisor: Divisor = "count",
     combine: Combine = "mean",
-    rounding: Literal["code", "down"] = "code",
+    rounding: Rounding = "code",
     rescale: Literal["none", "l1"] = "none",
     measured: Mapping[str, Tensor] | None = None,
 ) -> Float[Tensor, "*shape"]:
@@ -115,14 +118,15 @@ def ties(
         s   = sign(sum_i t_i)
         out = sum_{i: sign t_i = s} w_i t_i / (number of such i, or sum of their w_i)
 
-    Four meanings of the name are in use; all are here. The defaults are the authors' code.
+    Four meanings of the name are in use, and two ways of counting; all are here. The defaults are the authors' code.
 
     | | trim | elect | tie | divisor | rounding |
     |---|---|---|---|---|---|
-    | authors, FusionBench, MergeLM | model | unweighted | majority | count | code |
+    | authors, FusionBench (`combine="sum"` there) | model | unweighted | majority | count | code |
+    | MergeLM | model | unweighted | majority | count | masked |
     | mergekit | tensor | weighted | plus | weights (`combine="sum"` if `normalize` is off) | down |
     | PEFT (on dense updates) | tensor | unweighted | plus | count | down |
-    | MergeLLM | tensor | unweighted | majority | count | code |
+    | MergeLLM | tensor | unweighted | majority | count | masked |
 
     Args:
         deltas: models minus base.
@@ -134,8 +138,8 @@ def ties(
         tie: the sign where the sum is 0: that of most entries (of the model or the tensor, as trimmed), or plus.
         divisor: of the mean: how many models agree, or the sum of their weights.
         combine: "mean", "sum" without a divisor, or "max", the largest of those that agree.
-        rounding: "code" keeps int(density n) + 1 entries, as the authors' program does; "down" int(density n), at
-            least one.
+        rounding: "code" keeps int(density n) + 1 entries, as the authors' program does; "masked" n + 1 less
+            int((1 - density) n), as MergeLM and MergeLLM do; "down" int(density n), at least one.
         rescale: "l1" multiplies each trimmed delta so that its sum of magnitudes is that of the whole one, over what
             `trim` says (mergekit's `rescale: true`); "none" does not.
         measured: `threshold` `[model]`, `tie` and perhaps `factor` `[model]`, from `measure`; None measures this stack.

@@ -147,7 +147,7 @@ def _job(found: Found, context: _Context) -> Job:
     if kind == "buffer":
         rule, options, scale, base, sources = "copy", {}, 1.0, None, ((base or sources[0]),)
         plain["sources"] = sources
-    elif method.needs.matrices and not parts.matrix:
+    elif method.needs.matrices and not parts.matrix and method.others is None:
         rule = method.needs.otherwise
         if base is None and rule == "base":
             rule = "mean"

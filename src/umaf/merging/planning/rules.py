@@ -71,7 +71,8 @@ def rule_for(
     """
     rule = _rule(name)
     if rule.needs.matrices and not (parts and parts.matrix):
-        rule = _rule(rule.needs.otherwise)
+        own = rule.method is not None and rule.method.others is not None
+        rule = _others(name) if own else _rule(rule.needs.otherwise)
     if rule.needs.base == "required" and not based:
         raise ConfigError(f"{name} works on what models changed; name their base{where and ' for '}{where}.")
     if options and rule.method is not None and rule.needs.whole:
@@ -92,6 +93,13 @@ def _rule(name: str) -> Rule:
         return weighted_sum(stack, weight, normalize=normalize)
 
     return Rule(name, Needs(base="optional" if normalize else "required", scope="element"), combine)
+
+
+@cache
+def _others(name: str) -> Rule:
+    method = method_of(name)
+    needs = replace(method.needs, matrices=False, scope="element", batched=False)
+    return Rule(name, needs, method.others, method)
 
 
 def asked_by(method: Method) -> frozenset[str]:

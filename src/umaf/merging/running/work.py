@@ -182,10 +182,20 @@ class _Reading:
         """Go over whole matrices `[model, out, in]` as the method sees them, for one that measures in other axes."""
         for work in self._works:
             rule = rule_of(work)
+            if not rule.needs.matrices:
+                continue
             for start, shape, view in _ranges(work, rule):
                 stack, _ = _stacked(work, rule, start, start + math.prod(shape), self._room)
                 for piece in pieces(stack.view(-1, *shape), view):
                     yield work.name, piece
+
+    def others(self) -> Iterator[tuple[str, Tensor]]:
+        """Go over chunks of the tensors that are no matrices, for a method with a rule of its own for them."""
+        for work in self._works:
+            if rule_of(work).needs.matrices:
+                continue
+            for start in range(0, work.numel, CHUNK):
+                yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
 
 
 def merge_into(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,12 @@ from umaf.merging.stores.bits import pack_bits, unpack_bits
 from umaf.merging.stores.packer import Packer, Parts
 
 
-def emr(deltas: Float[Tensor, " expert *shape"]) -> dict[str, Tensor]:
+def emr(
+    deltas: Float[Tensor, " expert *shape"],
+    *,
+    sizes: Literal["tensors", "entries"] = "tensors",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
     """Elect a sign per entry and the largest magnitude among the experts that have it; mask and rescale per expert.
 
     Expert i comes back as `scale_i * mask_i * elected`, where the mask holds the entries whose sign agrees and the
@@ -20,13 +26,16 @@ def emr(deltas: Float[Tensor, " expert *shape"]) -> dict[str, Tensor]:
 
     Args:
         deltas: one per expert.
+        sizes: "tensors" takes the mean magnitude of each tensor, and then their mean, so that small tensors count as
+            much as large ones: two of the authors' programs, and FusionBench. "entries" takes it over all entries at
+            once: the paper, and the authors' program for 30 image models.
+        dtype: of the elected numbers; those of the base where a store is made.
 
     Returns:
-        "elected" in bfloat16, "mask.0", … at one bit an entry, and "size" `[expert, 2]`: the sums of magnitudes of the
+        "elected", "mask.0", … at one bit an entry, and "size" `[expert, 2]`: the sums (or means) of magnitudes of the
         delta and of the masked elected vector, from which the scales are made.
 
-    Source: Huang et al., EMR-Merging, NeurIPS 2024, section 3.2. The scale takes sums over the whole model, as the
-    paper writes it; the authors' code averages per tensor first.
+    Source: Huang et al., EMR-Merging, NeurIPS 2024, section 3.2.
 
     Example:
         >>> parts = emr(torch.tensor([[1.0, -2.0], [3.0, 1.0]]))
@@ -35,13 +44,14 @@ def emr(deltas: Float[Tensor, " expert *shape"]) -> dict[str, Tensor]:
     """
     sign = torch.where(deltas.sum(0) > 0, 1.0, -1.0)
     agrees = deltas * sign > 0
-    largest = torch.where(agrees, deltas.abs(), 0.0).amax(0).to(torch.bfloat16).float()
+    largest = torch.where(agrees, deltas.abs(), 0.0).amax(0).to(dtype).float()
     elected = sign * largest
     axes = tuple(range(1, deltas.ndim))
     own = deltas.double().abs().sum(axes) if axes else deltas.double().abs()
     masked = (agrees * largest).double().sum(axes) if axes else (agrees * largest).double()
+    entries = max(1, deltas[0].numel()) if sizes == "tensors" else 1
     masks = {f"mask.{number}": pack_bits(mask) for number, mask in enumerate(agrees)}
-    return {"elected": elected.to(torch.bfloat16), "size": torch.stack([own, masked], 1), **masks}
+    return {"elected": elected.to(dtype), "size": torch.stack([own, masked], 1) / entries, **masks}
 
 
 def scales(every: Sequence[Parts]) -> dict[str, Tensor]:

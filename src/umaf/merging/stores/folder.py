@@ -104,11 +104,13 @@ def compress(
             if key in inspect.signature(packer.measure).parameters
         }
         measured = packer.measure(passes, models=len(models), **wanted)
-    given = {"totals": measured} if packer.measure is not None else {}
+    given: dict[str, Any] = {"totals": measured} if packer.measure is not None else {}
     with whole_folder(out) as draft:
         shelf = _Shelf(draft)
         seen = []
         for name in names:
+            if packer.keeps_numbers:
+                given["dtype"] = _kept(ground.checkpoint.entries[name].dtype)
             parts = packer.pack(_deltas(ground, models, name), **given, **settings)
             seen.append({key: parts.pop(key) for key in packer.per_tensor})
             shelf.add(name, parts)
@@ -270,6 +272,14 @@ def _check_alike(base: Opened, experts: Sequence[Opened]) -> None:
 
 def _floats(dtype: str) -> bool:
     return torch_dtype(dtype).is_floating_point
+
+
+def _kept(stored: str) -> torch.dtype:
+    """Say in which format the numbers of a tensor are kept: the base's, of those that hold sums of deltas."""
+    dtype = torch_dtype(stored)
+    if dtype in {torch.float32, torch.float64}:
+        return torch.float32
+    return dtype if dtype == torch.float16 else torch.bfloat16
 
 
 def _weight(model: Opened, name: str) -> Tensor:

@@ -3,11 +3,13 @@
 `pack` sees one tensor of all experts at a time, `[expert, *shape]` float32, and gives named parts; `unpack` gives the
 delta of a mixture of experts back from the parts, for weights that say how much of each. What belongs to the experts
 as wholes (a scale per expert, a threshold) is the `totals`: what `measure` found over all tensors before packing,
-and what `total` makes of every tensor's parts after it.
+and what `total` makes of every tensor's parts after it. A way that keeps numbers takes `dtype`, the format to keep
+them in: that of the base, so that nothing is lost that the base's format could hold.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +28,7 @@ class Packer:
     """A way of packing experts.
 
     Attributes:
-        pack: `pack(deltas [expert, *shape], totals=…, **options) -> parts`.
+        pack: `pack(deltas [expert, *shape], totals=…, dtype=…, **options) -> parts`; the first two where it has them.
         unpack: `unpack(parts, weights [expert], shape, totals) -> delta [*shape]`.
         source: the paper whose rule it is.
         measure: `measure(passes, models=…, **options it names) -> totals`, before packing; None when not needed.
@@ -45,6 +47,11 @@ class Packer:
     def name(self) -> str:
         """As asked for on the command line."""
         return self.pack.__name__
+
+    @property
+    def keeps_numbers(self) -> bool:
+        """Tell whether `pack` wants to know in which format to keep numbers."""
+        return "dtype" in inspect.signature(self.pack).parameters
 
     @property
     def options(self) -> dict[str, Option]:

@@ -15,7 +15,10 @@ from umaf.merging.stores.packer import Packer, Parts
 
 
 def tall_masks(
-    deltas: Float[Tensor, " expert *shape"], *, share: Annotated[PerModel, Span(0)] = 0.4
+    deltas: Float[Tensor, " expert *shape"],
+    *,
+    share: Annotated[PerModel, Span(0)] = 0.4,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Keep the sum of the deltas, and a mask per expert: where `|own| > share * |sum of the others|`.
 
@@ -26,9 +29,10 @@ def tall_masks(
         deltas: one per expert.
         share: the paper's lambda, at least 0, one for all experts or one each. The larger, the fewer entries an expert
             keeps. The paper chooses it per task in 0.2 to 0.6 on labelled validation texts; 0.4 needs no data.
+        dtype: of the sum; that of the base where a store is made.
 
     Returns:
-        "sum" in bfloat16, and "mask.0", "mask.1", … at one bit an entry.
+        "sum", and "mask.0", "mask.1", … at one bit an entry.
 
     Source: Wang et al., Localizing Task Information for Improved Model Merging and Compression, ICML 2024, equation 5.
 
@@ -40,7 +44,7 @@ def tall_masks(
     total = deltas.sum(0)
     own = deltas.abs() > as_column(share, deltas) * (total - deltas).abs()
     masks = {f"mask.{number}": pack_bits(mask) for number, mask in enumerate(own)}
-    return {"sum": total.to(torch.bfloat16), **masks}
+    return {"sum": total.to(dtype), **masks}
 
 
 def unpack(parts: Parts, weights: Tensor, shape: Sequence[int], totals: Parts) -> Tensor:

@@ -18,6 +18,7 @@ def twin(
     *,
     scale: float = 0.3,
     share: Annotated[float, Span(0, 1, open_low=True)] = 0.1,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Merge the experts by task arithmetic, and keep what each differs from that in its largest singular directions.
 
@@ -28,10 +29,11 @@ def twin(
         deltas: one per expert.
         scale: the shared delta is so many times the sum of all (the paper uses 0.29 and 0.3).
         share: how many of a matrix's singular values are kept, in (0, 1]; at least one. Vectors are kept whole.
+        dtype: of all numbers; that of the base where a store is made.
 
     Returns:
-        "shared" in bfloat16; for matrices "down.0" `[rank, in]` and "up.0" `[out, rank]` in bfloat16, and so on for
-        each expert; for other tensors "own.0", … in bfloat16.
+        "shared"; for matrices "down.0" `[rank, in]` and "up.0" `[out, rank]`, and so on for each expert; for other
+        tensors "own.0", ….
 
     Source: Lu et al., Twin-Merging, NeurIPS 2024, sections 4.1 and 4.2.
 
@@ -41,18 +43,18 @@ def twin(
         [1.0, 1.0, 1.0, 1.0]
     """
     # The exclusive parts correct what rounding does to the shared one.
-    shared = (scale * deltas.sum(0)).to(torch.bfloat16)
+    shared = (scale * deltas.sum(0)).to(dtype)
     own = deltas - shared.float()
     parts = {"shared": shared}
     for number, rest in enumerate(own):
         if rest.ndim != 2:
-            parts[f"own.{number}"] = rest.to(torch.bfloat16)
+            parts[f"own.{number}"] = rest.to(dtype)
             continue
         left, values, right = torch.linalg.svd(rest, full_matrices=False)
         rank = max(1, int(share * len(values)))
         root = values[:rank].sqrt()
-        parts[f"up.{number}"] = (left[:, :rank] * root).to(torch.bfloat16).contiguous()
-        parts[f"down.{number}"] = (root[:, None] * right[:rank]).to(torch.bfloat16).contiguous()
+        parts[f"up.{number}"] = (left[:, :rank] * root).to(dtype).contiguous()
+        parts[f"down.{number}"] = (root[:, None] * right[:rank]).to(dtype).contiguous()
     return parts
 
 
