@@ -253,3 +253,14 @@ def test_a_config_is_changed_in_every_part_that_says_it():
     assert changed({"llm_config": inner}, {"vocab_size": 5})["llm_config"]["vocab_size"] == 5
     assert "vocab_size" not in changed({"llm_config": inner}, {"vocab_size": 5})
     assert changed({"llm_config": {"a": 1}}, {"vocab_size": 5}) == {"llm_config": {"a": 1}, "vocab_size": 5}
+
+
+def test_counters_that_differ_are_the_base_s(tmp_path):
+    states = [made.state(seed) | {"bn.num_batches_tracked": torch.tensor(10 + seed)} for seed in range(3)]
+    base, *experts = [
+        str(made.write(tmp_path / str(seed), state, shards=1)) for seed, state in enumerate(states)
+    ]
+    recipe = {"umaf": 1, "method": "linear", "models": experts}
+    assert made.read(merge(recipe, tmp_path / "out"))["bn.num_batches_tracked"] == 11
+    recipe = {"umaf": 1, "method": "tsv_m", "base": base, "models": experts}
+    assert made.read(merge(recipe, tmp_path / "based"))["bn.num_batches_tracked"] == 10

@@ -136,7 +136,9 @@ def _job(found: Found, context: _Context) -> Job:
     base = Source(segment.base.model.number, found.base) if segment.base and found.base else None
     plain = {"name": found.name, "shape": entry.shape, "sources": sources, "parts": parts, "role": kind}
     if not float_entry(entry.dtype):
+        # What is counted or made anew may differ: of buffers the base's are taken, or the first model's.
         every = sources if base is None else (base, *sources)
+        every = every[:1] if kind == "buffer" else every
         return Job(dtype=entry.dtype, method="copy", **{**plain, "sources": every})
     said = context.settings[found.segment]
     options = options_of(said, recipe, found.name, found.names, kind, found.depth)
