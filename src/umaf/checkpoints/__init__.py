@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umaf.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from umaf.checkpoints.draft import begin, draft_of, finish
+from umaf.checkpoints.draft import begin, check_place, draft_of, finish
 from umaf.checkpoints.dtypes import dtype_name, size_of, torch_dtype
 from umaf.checkpoints.headers import Entry
 from umaf.checkpoints.identity import identity
@@ -18,6 +18,7 @@ __all__ = [
     "Slots",
     "Writer",
     "begin",
+    "check_place",
     "draft_of",
     "dtype_name",
     "finish",

@@ -22,6 +22,30 @@ def draft_of(out: str | Path) -> Path:
     return place.parent / f".{place.name}.part"
 
 
+def check_place(out: str | Path) -> Path:
+    """Refuse a place where no result can be put.
+
+    Args:
+        out: where the result will be; nothing there yet, or an empty folder.
+
+    Returns:
+        The place, with "~" resolved.
+
+    Raises:
+        OutputError: something is there, or a disk is mounted there.
+
+    Example:
+        >>> check_place("models/merged").name
+        'merged'
+    """
+    out = Path(out).expanduser()
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise OutputError(f"{out} is not an empty folder; give a new one, or empty it.")
+    if os.path.ismount(out):
+        raise OutputError(f"{out} is where a disk is mounted; name a new folder in it.")
+    return out
+
+
 def begin(out: str | Path, *, resume: bool = False) -> Path:
     """Make the draft of a result, or find the one that an interrupted try left.
 
@@ -36,11 +60,7 @@ def begin(out: str | Path, *, resume: bool = False) -> Path:
         OutputError: something is at `out`, somebody else writes there, there is no draft to go on with, or the
             folder cannot be made.
     """
-    out = Path(out).expanduser()
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise OutputError(f"{out} is not an empty folder; give a new one, or empty it.")
-    if os.path.ismount(out):
-        raise OutputError(f"{out} is where a disk is mounted; name a new folder in it.")
+    out = check_place(out)
     draft = draft_of(out)
     if resume and not draft.is_dir():
         raise OutputError(f"There is nothing to resume for {out}; run it without --resume.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from umaf.cli.opening import PickleOption, stages
 from umaf.cli.options import JsonOption
@@ -87,7 +87,9 @@ def _show(found: Difference, top: int) -> None:
     console = Console()
     most = sorted(found.tensors, key=lambda change: -change.relative)[:top]
     for title, changes in (("layer", found.layers), ("module", found.kinds), ("most changed", most)):
-        table = Table(title, *(("relative", "cosine", "entries changed", "largest")), title_justify="left")
+        # Names are what is looked for: on a narrow terminal they go on in the next line.
+        columns = [Column(title, overflow="fold"), "relative", "cosine", "entries changed", "largest"]
+        table = Table(*columns, title_justify="left")
         for change in changes:
             table.add_row(escape(change.name), *_cells(change))
         if title == "layer":

@@ -80,7 +80,13 @@ def merge(
     if settings.dry_run:
         from umaf.merging.stages import plan_merge
 
-        plan, rest = plan_merge(settings.recipe, allow_pickle=settings.allow_pickle, seed=settings.seed)
+        plan, rest = plan_merge(
+            settings.recipe,
+            settings.out,
+            resume=settings.resume,
+            allow_pickle=settings.allow_pickle,
+            seed=settings.seed,
+        )
         found = {**summary(plan), "later": [one.name or one.method for one in rest]}
         print(json.dumps(found, indent=2)) if as_json else show(found, Console())
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from umaf.models import Model
 
 PickleOption = Annotated[
-    bool, typer.Option("--allow-pickle", help="Read pickled weights, which can run code.")
+    bool, typer.Option("--allow-pickle", help="Read .bin and .pt files too (weights only).")
 ]
 RemoteOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")]
 TruncateOption = Annotated[

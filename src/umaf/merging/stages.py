@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from umaf.checkpoints import draft_of
+from umaf.checkpoints import check_place, draft_of
 from umaf.errors import ConfigError
 from umaf.merging.lora.recipe import merge_lora_recipe
+from umaf.merging.planning.check import check_output
 from umaf.merging.planning.jobs import Plan
-from umaf.merging.planning.opening import open_ref
+from umaf.merging.planning.opening import Open, open_models, open_ref
 from umaf.merging.planning.plan import make_plan
 from umaf.merging.planning.vocabulary import align, read_alignment
 from umaf.merging.recipes.read import read_stages
@@ -66,6 +67,10 @@ def merge(
     """
     *before, last = with_seed(read_stages(recipe), seed)
     check_apart(out, (*before, last))
+    if before:
+        # What stops the last merge is said before the first is made.
+        check_place(out)
+        check_inputs((*before, last), open=partial(open_ref, allow_pickle=allow_pickle))
     run = partial(execute, workers=workers, engine=engine, progress=progress)
     with made_stages(before, out, run=run, resume=resume, allow_pickle=allow_pickle) as folders:
         last = last.renamed(folders)
@@ -128,22 +133,61 @@ def made_stages(
 
 
 def plan_merge(
-    recipe: str | Path | Mapping[str, Any] | Recipe, *, allow_pickle: bool = False, seed: int | None = None
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    allow_pickle: bool = False,
+    seed: int | None = None,
 ) -> tuple[Plan, tuple[Recipe, ...]]:
     """Plan a merge without doing it.
 
     Args:
         recipe: as in `merge`.
+        out: as in `merge`; None: not said yet, so that neither the folder nor the disk is looked at.
+        resume: as in `merge`.
         allow_pickle: read weights that are stored as pickle too.
         seed: in the place of the recipe's.
 
     Returns:
         The plan of the first stage (the only one, of most recipes), and the recipes that can be planned only when it
         is made.
+
+    Raises:
+        UmafError: whatever would stop the merge before a weight is read.
     """
-    first, *rest = with_seed(read_stages(recipe), seed)
-    plan = make_plan(first, open=partial(open_ref, allow_pickle=allow_pickle))
-    return align(plan, read_alignment(plan)), tuple(rest)
+    recipes = with_seed(read_stages(recipe), seed)
+    first, *rest = recipes
+    opening = partial(open_ref, allow_pickle=allow_pickle)
+    check_inputs(recipes, open=opening)
+    plan = make_plan(first, open=opening)
+    plan = align(plan, read_alignment(plan))
+    if out is not None:
+        check_apart(out, recipes)
+        check_output(plan, out, resume=resume)
+    return plan, tuple(rest)
+
+
+def check_inputs(recipes: Sequence[Recipe], *, open: Open = open_ref) -> None:
+    """Open what later merges are made of, besides earlier ones, so that a mistake is told before any is made.
+
+    Args:
+        recipes: in the order in which they are made; the first is planned at once, and finds its own mistakes.
+        open: opens a model without its adapters.
+
+    Raises:
+        CheckpointError: files are missing, cut short, or do not belong together.
+        AdapterError: an adapter does not fit its model.
+
+    Example:
+        >>> check_inputs([Recipe(method="linear", models=["a", "b"])])
+    """
+    names = {one.name for one in recipes}
+    for recipe in recipes[1:]:
+        for ref in recipe.refs():
+            if ref.path not in names and not ref.is_lora:
+                kept = tuple(one for one in ref.lora if one.path not in names)
+                open_models([ref.model_copy(update={"lora": kept})], open)
 
 
 def with_seed(recipes: tuple[Recipe, ...], seed: int | None) -> tuple[Recipe, ...]:

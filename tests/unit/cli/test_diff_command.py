@@ -41,6 +41,14 @@ def test_tables_name_layers_modules_and_what_is_missing(run):
     assert "only in the first: gone" in out and "only in the second: zero" in out
 
 
+def test_names_are_whole_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    out = run("diff", "a.safetensors", "b.safetensors").out
+    assert "…" not in out
+    first = "".join(line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│"))
+    assert UP in first
+
+
 def test_json_holds_every_number(run):
     found = json.loads(run("diff", "a.safetensors", "b.safetensors", "--json").out)
     assert {one["name"]: one["relative"] for one in found["tensors"]}[UP] == pytest.approx(0.5)

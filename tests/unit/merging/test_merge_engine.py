@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -274,6 +276,38 @@ def test_stages_are_made_first_and_removed(folders, tmp_path):
     half = ((a[name].float() + b[name].float()) / 2).bfloat16().float()
     torch.testing.assert_close(made.read(out)[name], (half + c[name].float()) / 2)
     assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("wrong", ["model", "place"])
+def test_what_stops_the_last_merge_is_told_before_the_first_is_made(folders, tmp_path, monkeypatch, wrong):
+    def never(*words, **keys):
+        raise AssertionError("a weight was merged")
+
+    monkeypatch.setattr(crew.Crew, "merge", never)
+    other = str(tmp_path / "none") if wrong == "model" else str(folders[3])
+    first = {"method": "linear", "models": [str(folders[1]), str(folders[2])]}
+    asked = {"umaf": 1, "method": "linear", "stages": {"one": first}, "models": ["one", other]}
+    out = tmp_path / "out"
+    if wrong == "place":
+        out.mkdir()
+        (out / "mine").touch()
+    with pytest.raises(OutputError if wrong == "place" else CheckpointError, match=r"not an empty|none"):
+        merge(asked, out)
+    with pytest.raises(OutputError if wrong == "place" else CheckpointError, match=r"not an empty|none"):
+        plan_merge(asked, out)
+    assert not (tmp_path / ".out.stages").exists()
+
+
+def test_a_plan_looks_at_the_place_and_the_disk(folders, tmp_path, monkeypatch):
+    asked = recipe(folders, "ties")
+    plan_merge(asked, tmp_path / "out")
+    with pytest.raises(ConfigError, match="lies in the model"):
+        plan_merge(asked, folders[1])
+    with pytest.raises(OutputError, match="not an empty folder"):
+        plan_merge(asked, folders[1].parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.raises(OutputError, match=r"has 0\.1 kB free; make room"):
+        plan_merge(asked, tmp_path / "out")
 
 
 def test_a_plan_reads_no_weight(folders):

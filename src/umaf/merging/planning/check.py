@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from umaf.checkpoints import check_place
 from umaf.errors import CheckpointError, ConfigError, OutputError
 from umaf.merging.planning.jobs import Job, Opened, Plan
 from umaf.merging.planning.sources import Laid
@@ -267,8 +268,7 @@ def check_output(plan: Plan, out: str | Path, *, resume: bool = False) -> None:
             raise OutputError(
                 f"{out} is the model {one.ref} that is merged; write the result somewhere else."
             )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not an empty folder; give a new one, or empty it.")
+    check_place(out)
     parent = next((one for one in (out, *out.absolute().parents) if one.is_dir()), None)
     if parent is None or resume:
         return
