@@ -1,4 +1,4 @@
-"""The models that ship with umaf, and a published sentence encoder, as sources and as targets."""
+"""The models that ship with umaf, and published ones, as sources and as targets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from umaf.adapters import attach, load_adapter
+from umaf.errors import AdapterError
 from umaf.generation.distill import divergence_from
 from umaf.generation.sources import Source, goals_of
 from umaf.models import open_model, weights_hash
@@ -36,6 +37,14 @@ def minilm():
     return open_model(Path(found.origin).parent / "model")
 
 
+def published(name):
+    """Somebody else's weights, read where they lie beside the checkout and part of no commit."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "weights" / name
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no published weights beside the checkout ({name})")
+    return open_model(folder)
+
+
 def moves(source, target, out, **options):
     """The target comes nearer to the source's answers, and the folder says the same."""
     before = weights_hash(target)
@@ -61,3 +70,18 @@ def test_a_sentence_encoder_gives_to_a_decoder(minilm, tmp_path):
 
 def test_a_decoder_gives_to_a_sentence_encoder(minilm, tmp_path):
     moves(shipped("llama-1m"), minilm, tmp_path / "a", iterations=1)
+
+
+def test_a_published_writer_of_stories_gives_and_receives(tmp_path):
+    stories = published("stories260K")
+    assert stories.head == "lm" and stories.parameters < 3e5
+    moves(shipped("bert-1m"), stories, tmp_path / "to", iterations=2)
+    moves(stories, shipped("gpt2-1m"), tmp_path / "from", iterations=1)
+
+
+def test_a_published_recurrent_model_gives_and_says_that_it_cannot_receive(tmp_path):
+    stranger = published("rwkv4-tiny-660K")
+    moves(stranger, shipped("llama-1m"), tmp_path / "from", iterations=1)
+    with pytest.raises(AdapterError, match="can be a source but not a target"):
+        transfer([Source(shipped("bert-1m"), PROBES, TASK.cue, TASK.labels)], stranger, tmp_path / "to")
+    assert not (tmp_path / "to").exists()

@@ -75,11 +75,27 @@ def test_zoo_corpus_holds_no_heldout_prompt(real_data) -> None:
     assert not prompts & bank.heldout_texts(load)
 
 
-def test_train_validation_and_test_share_no_text(real_data) -> None:
-    for name in ("snips7", "clinc150/domains", "fv/antonym", "ii/sum"):
-        task = door.load_task(name, data=real_data)
+def test_no_capability_trains_on_what_it_is_tested_with(real_data) -> None:
+    """Experts, oracles and probes are train texts; scores are of test texts, choices of validation texts."""
+    load = functools.cache(lambda name: door.load_task(name, data=real_data))
+    for name in (*bank.names("heldout"), *bank.names("validation"), "goemotions28", "mnli"):
+        task = load(name)
         train, validation, test = (
             {e.text.lower() for e in part} for part in (task.train, task.validation, task.test)
         )
-        assert train and validation and test
+        assert train and test, name
         assert not train & test and not validation & test and not train & validation, name
+
+
+def test_material_of_the_spaces_holds_no_heldout_text(real_data, monkeypatch) -> None:
+    material = pytest.importorskip("zoo.material")
+    load = functools.cache(lambda name: door.load_task(name, data=real_data))
+    forbidden = bank.heldout_texts(load)
+    every = bank.names
+    chosen = every("train", "classification")
+    few = [name for name in chosen if not name.startswith("derived/")] + chosen[-300::60]
+    monkeypatch.setattr(
+        bank, "names", lambda *asked: few if asked == ("train", "classification") else every(*asked)
+    )
+    texts = {e.text.lower() for task in material.tasks("train", each=60, data=real_data) for e in task.train}
+    assert len(texts) > 1000 and not texts & forbidden
