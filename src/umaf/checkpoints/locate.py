@@ -6,7 +6,8 @@ from pathlib import Path
 
 from umaf.errors import CheckpointError, ModelError
 
-_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+# Code that a model brings is passed on with it, and never run here.
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md", "LICENSE*"]
 _PICKLES = ["pytorch_model*.bin"]
 # Other forms of the same weights, which many repositories hold beside those that are asked for.
 _UNWANTED = ["*/*", "consolidated*", "*.fp16*", "*.fp32*", "*.bf16*"]

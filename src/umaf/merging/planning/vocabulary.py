@@ -2,7 +2,8 @@
 
 Tokens are the same when their text in tokenizer.json is the same, whatever their numbers. Every table and head whose
 axis 0 counts tokens is aligned alike. A model that lacks a token gets the base's row for it, so that its delta there
-is 0; if the base lacks it too, base and models get the mean over the models that have it.
+is 0; if the base lacks it too, base and models get the mean over the models that have it. Rows that stand for no token
+stay row for row, so that models of one vocabulary are merged as they are without it.
 """
 
 from __future__ import annotations
@@ -54,14 +55,13 @@ class Alignment:
         )
         if places.numel():
             index[places[:, 0]] = places[:, 1]
-        if model == self.leader:
-            # Rows that stand for no token keep their place.
-            known = torch.zeros(count, dtype=torch.bool)
-            numbers = torch.tensor(sorted(self.vocabulary.ids.values()), dtype=torch.int64)
-            known[numbers[numbers < count]] = True
-            free = (~known).nonzero().flatten()
-            free = free[free < rows]
-            index[free] = free
+        # Rows that stand for no token, here and in the result, keep their place.
+        known = torch.zeros(count, dtype=torch.bool)
+        numbers = torch.tensor([*self.vocabulary.ids.values(), *own.values()], dtype=torch.int64)
+        known[numbers[numbers < count]] = True
+        free = (~known).nonzero().flatten()
+        free = free[free < rows]
+        index[free] = free
         for number in self.forced:
             index[number] = -1
         return index
@@ -176,8 +176,10 @@ def _bytes(job: Job) -> int:
 def _aligned(plan: Plan, alignment: Alignment, job: Job, cache: dict[tuple[int, int, int], Tensor]) -> Job:
     sources = [*job.sources, *([job.base] if job.base is not None else [])]
     rows = {source: _rows(plan, source) for source in sources}
-    lead = [rows[source] for source in sources if source.model == alignment.leader]
-    count = max(alignment.vocabulary.size, *lead, 1)
+    # The leader need not be merged: a base may give its tokens only.
+    first = _of(job, alignment.leader)
+    lead = plan.models[first.model].checkpoint.entries.get(first.tensor)
+    count = max(alignment.vocabulary.size, lead.shape[0] if lead is not None else 1)
     count = -(-count // alignment.multiple) * alignment.multiple
     plain = torch.arange(count)
 

@@ -79,6 +79,8 @@ def complete(
         donor = plan.models[plan.donor].checkpoint.folder
         leader = donor if alignment is None else plan.models[alignment.leader].checkpoint.folder
         _copy(donor, draft, BESIDE)
+        _copy_code(donor, draft, "config.json")
+        _copy_code(leader, draft, "tokenizer_config.json")
         _write_tokenizer(leader, draft, alignment)
         _write_template(plan, leader, draft)
     except OSError as problem:
@@ -116,6 +118,21 @@ def _copy(source: Path, draft: Path, names: Sequence[str]) -> None:
         if (source / name).is_file():
             (draft / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, draft / name)
+
+
+def _copy_code(source: Path, draft: Path, settings: str) -> None:
+    """Copy the code that a model or a tokenizer brings, where its settings name it; it is never run here."""
+    try:
+        named = json.loads((source / settings).read_text(encoding="utf-8")).get("auto_map")
+    except (OSError, ValueError, AttributeError):
+        return
+    # "org/model--file.Class" is code that stays where it is.
+    if named and "--" not in json.dumps(named):
+        _copy(
+            source,
+            draft,
+            sorted(path.name for path in source.glob("*.py") if not (draft / path.name).exists()),
+        )
 
 
 def _write_tokenizer(leader: Path, draft: Path, alignment: Alignment | None) -> None:
