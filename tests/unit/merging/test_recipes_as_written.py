@@ -175,7 +175,10 @@ SLERP = "merge_method: slerp\nbase_model: %s\nmodels: [{model: a}, {model: b}]\n
             "merge_method: moe\nbase_model: a\nexperts:\n- source_model: b",
             "line 3: experts is of mergekit-moe",
         ),
-        (SLERP % "base", "slerp merges 2 models, got 3, the base (base) among them."),
+        (
+            SLERP % "base",
+            "slerp merges 2 models, got 3, the base (base) among them; take one of the others for it.",
+        ),
         (
             "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\nchat_template: chatlm",
             "line 4: There is no chat template 'chatlm'. Did you mean \"chatml\"?",

@@ -151,7 +151,7 @@ def _check_models(
     if len(merged) < low or (high is not None and len(merged) > high):
         wanted = f"{low}" if high == low else f"{low} or more" if high is None else f"{low} to {high}"
         besides = " besides the base" if deltas else ""
-        among = f", the base ({base}) among them" if base in merged else ""
+        among = f", the base ({base}) among them; take one of the others for it" if base in merged else ""
         raise recipe.error(
             place,
             f"{method.name} merges {wanted} model{'s' * (wanted != '1')}{besides}, got {len(merged)}{among}.",
