@@ -164,7 +164,8 @@ def _sentence(kind: type[BaseModel], problem: ValidationError, typed_as: Mapping
     if error["type"] == "missing":
         return f"{key!r} is needed and was not given; type it, as {flag}, or put it in a --config file."
     if error["type"] == "too_short":
-        least, found = error["ctx"]["min_length"], error["ctx"]["actual_length"]
-        return f"{key!r} needs at least {least} and got {found}; type more, as {flag}, or put them in a --config file."
+        count = error.get("ctx", {})
+        asked = f"at least {count.get('min_length')} and got {count.get('actual_length')}"
+        return f"{key!r} needs {asked}; type more, as {flag}, or put them in a --config file."
     reason = error["msg"].removeprefix("Value error, ")
     return f"{key or 'the config'} was {error['input']!r}, but {reason[:1].lower()}{reason[1:].rstrip('.')}."

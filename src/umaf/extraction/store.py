@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from umaf.errors import OutputError
 
@@ -64,3 +65,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, stored.metadata() or {}
     except (SafetensorError, OSError):
         return {}, {}
+
+
+def weights_version(kind: str, net: nn.Module, *, extractor: str) -> str:
+    """Name a small trained network by its kind and a hash of every weight and of the extractor it reads."""
+    digest = hashlib.sha256(extractor.encode())
+    for name, weight in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return f"{kind}-{digest.hexdigest()[:12]}"

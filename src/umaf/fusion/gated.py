@@ -7,7 +7,6 @@ by how alike they are to what is wanted.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from umaf.errors import FingerprintError
 from umaf.extraction import Fingerprint, comparable
-from umaf.extraction.store import read_tensors, write_tensors
+from umaf.extraction.store import read_tensors, weights_version, write_tensors
 from umaf.fusion.weights import check_weights
 
 WIDTH, INNER = 512, 64
@@ -72,11 +71,7 @@ class Gate(nn.Module):
     @property
     def version(self) -> str:
         """Name and hash of every weight."""
-        digest = hashlib.sha256(self.extractor.encode())
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.cpu().contiguous().numpy().tobytes())
-        return f"gate-{digest.hexdigest()[:12]}"
+        return weights_version("gate", self, extractor=self.extractor)
 
     def save(self, path: str | Path) -> Path:
         """Write one file that does not exist; read it with `load_gate`."""

@@ -44,14 +44,7 @@ def continuations(
         TaskError: the head cannot continue a text. ProbeError: a text does not fit.
     """
     check_writes(model)
-    room = None
-    if model.head == "lm" and model.window is not None:
-        room = model.window - max_new_tokens
-        if room < 1:
-            raise ProbeError(
-                f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
-                "ask for fewer."
-            )
+    room = room_for(model, max_new_tokens)
     batch = encode(model, texts, cue, max_length=room, truncate=truncate)
     ends = line_ends(model)
     answers = [""] * len(texts)
@@ -195,6 +188,22 @@ def _second_half(model: Model, texts: Sequence[str], truncate: bool) -> tuple[fl
     logits, targets = answer_logits(model, first, second, None, truncate=truncate)
     loss = functional.cross_entropy(logits, targets, reduction="sum")
     return float(loss), sum(len(half.encode("utf-8")) for half in second)
+
+
+def room_for(model: Model, max_new_tokens: int) -> int | None:
+    """Give the longest text after which so many tokens can be written; None where nothing limits it.
+
+    Raises:
+        ProbeError: the model's window has no room for them alone.
+    """
+    if model.head != "lm" or model.window is None:
+        return None
+    if model.window <= max_new_tokens:
+        raise ProbeError(
+            f'Answers of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
+            "ask for fewer."
+        )
+    return model.window - max_new_tokens
 
 
 def check_writes(model: Model) -> None:

@@ -9,11 +9,11 @@ import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
 from umaf import seeds
-from umaf.errors import ConfigError, ProbeError
+from umaf.errors import ConfigError
 from umaf.models import Model, bare
 from umaf.models.quiet import quiet
 from umaf.readout.encode import Encoded, encode
-from umaf.readout.generate import alike, check_writes, line_ends, to_the_left
+from umaf.readout.generate import alike, check_writes, line_ends, room_for, to_the_left
 
 
 def samples(
@@ -57,14 +57,7 @@ def samples(
             f"Continuations need a temperature and a count above 0, got {temperature:g} and {count}; "
             "1 draws from the model's own distribution."
         )
-    limit = None
-    if model.head == "lm" and model.window is not None:
-        limit = model.window - max_new_tokens
-        if limit < 1:
-            raise ProbeError(
-                f'Continuations of {max_new_tokens} tokens were asked for, but "{model.name}" reads {model.window}; '
-                "ask for fewer."
-            )
+    limit = room_for(model, max_new_tokens)
     batch = encode(model, texts, max_length=limit, truncate=truncate)
     found: list[list[str]] = [[] for _ in texts]
     for rows in alike(model, batch, max(1, batch_size // count)):

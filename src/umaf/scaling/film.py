@@ -7,7 +7,6 @@ sizes it stays so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.nn import functional
 
 from umaf.errors import ConfigError, FingerprintError
 from umaf.extraction import Fingerprint
-from umaf.extraction.store import read_tensors, write_tensors
+from umaf.extraction.store import read_tensors, weights_version, write_tensors
 from umaf.scaling.size import Size, size_of
 
 WIDTH, HIDDEN, SIZES = 512, 256, 6
@@ -62,11 +61,7 @@ class Film(nn.Module):
     @property
     def version(self) -> str:
         """Name and hash of every weight."""
-        digest = hashlib.sha256(self.extractor.encode())
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.cpu().contiguous().numpy().tobytes())
-        return f"film-{digest.hexdigest()[:12]}"
+        return weights_version("film", self, extractor=self.extractor)
 
     def save(self, path: str | Path) -> Path:
         """Write one file that does not exist; read it with `load_film`."""

@@ -40,18 +40,23 @@ def guarded(app: App, settings: ServeSettings) -> App:
         except Fault as fault:
             await refuse(send, fault)
             return
-        given = False
-
-        async def replay() -> Event:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await app(scope, replay, send)
+        await app(scope, replayed(body, receive), send)
 
     return checked
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already as if it came now, whole; then what comes after it."""
+    given = False
+
+    async def replay() -> Event:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 def _check(scope: Scope, headers: dict[bytes, bytes], settings: ServeSettings) -> None:

@@ -10,7 +10,7 @@ from html import escape
 from urllib.parse import parse_qs, urlsplit
 
 from umaf.serve.faults import Fault
-from umaf.serve.guard import App, Event, Receive, Scope, Send, refuse, whole_body
+from umaf.serve.guard import App, Event, Receive, Scope, Send, refuse, replayed, whole_body
 from umaf.serve.settings import is_own
 from umaf.web.settings import WebSettings
 
@@ -66,7 +66,7 @@ def guarded(app: App, settings: WebSettings) -> App:
         except Fault as fault:
             await refuse(send, fault)
             return
-        await app(scope, _replayed(body, receive), send)
+        await app(scope, replayed(body, receive), send)
 
     return checked
 
@@ -195,16 +195,3 @@ def _with_headers(send: Send) -> Send:
         await send(event)
 
     return sent
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def replay() -> Event:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
