@@ -1,10 +1,11 @@
 """Merging against mergekit and against the floor, side by side: CPU, wall, memory, growth, and error.
 
-    python -m benchmarks.speed [--runs 3] [--part merges growth lora spectral] [--only-summary]
+    python -m benchmarks.speed [--runs 3] [--slow 1] [--small 0] [--part merges growth lora spectral] [--only-summary]
 
-Every pair of runs stands side by side in time, on one thread each, with warm pages; figures are ratios of medians of
-pairs, and their interval is the smallest and largest pair. Checkpoints are made by the benchmark (about 5 GB for the
-merges, 12 GB for the growth) under out/speed, and stay there.
+Every pair of runs stands side by side in time, on one thread each, with warm pages; figures are medians of the ratios
+of pairs, and their interval is the smallest and largest pair. What is measured is kept, so that an interrupted run goes
+on where it was; it takes about 35 minutes on a quiet machine. Checkpoints are made by the benchmark (about 5 GB for the
+merges, 19 GB for the growth) under out/speed, and stay there.
 """
 
 from __future__ import annotations
@@ -39,15 +40,32 @@ DENSE, SORTED = ("linear", "task_arithmetic", "slerp", "model_stock", "karcher")
     "ties", "sce", "dare_linear", "dare_ties", "breadcrumbs_ties", "della",
 )  # fmt: skip
 SMALL, LARGE = GROWTH[0], HALF
-MERGES = (
-    *(("linear", LARGE, True), ("ties", SMALL, True), ("sce", SMALL, True)),
-    *((method, LARGE, True) for method in ("task_arithmetic", "slerp", "model_stock")),
-    *((method, SMALL, True) for method in ("dare_linear", "dare_ties", "breadcrumbs_ties", "della")),
-    *((method, LARGE, False) for method in ("karcher", *SORTED)),
-)
-"""Method, size of the checkpoints, and whether it is measured as often as asked, or once. At the larger size mergekit
-takes minutes for the methods that sort, so they are repeated at the smaller, where the start-up of both weighs more."""
 PARTS = ("merges", "growth", "lora", "spectral")
+
+
+def rounds(runs: int, slow: int, small: int) -> list[tuple[str, Size, int]]:
+    """List the pairs to be measured, round by round: method, size of the checkpoints, number of the pair.
+
+    Args:
+        runs: pairs of each method for which mergekit takes seconds.
+        slow: pairs of each for which it takes minutes.
+        small: more pairs of these at the smaller size, where the start-up of both programs weighs more.
+
+    Example:
+        >>> [number for method, _, number in rounds(2, 1, 0) if method in ("linear", "ties")]
+        [0, 0, 1]
+    """
+    wanted = [
+        *((method, LARGE, runs) for method in DENSE),
+        *((method, LARGE, slow) for method in SORTED),
+        *((method, SMALL, small) for method in SORTED),
+    ]
+    return [
+        (method, size, number)
+        for number in range(max(runs, slow, small))
+        for method, size, most in wanted
+        if number < most
+    ]
 
 
 def recipe(method: str, base: Path, experts: Sequence[Path]) -> dict:
@@ -79,55 +97,57 @@ def umaf_merge(file: Path, out: Path) -> Cost:
     return merge_cost([Path(sys.executable).with_name("umaf"), "merge", file, "--workers", "1"], out)
 
 
-def merges(runs: int, plan: Sequence[tuple[str, Size, bool]]) -> list[dict]:
+def merges(plan: Sequence[tuple[str, Size, int]]) -> list[dict]:
     """Run every method by both programs, and the floor, in turns; what is measured is kept, and not measured again.
 
     To measure anew, remove out/speed/merges.json.
     """
     kept = WORK / "merges.json"
     found: list[dict] = json.loads(kept.read_text()) if kept.exists() else []
-    for method, size, repeated in plan:
+    for method, size, number in plan:
+        if sum((one["method"], one["parameters"]) == (method, size.parameters) for one in found) > number:
+            continue
         models = write_models(size, EXPERTS, WORK)
         file = written(method, models)
-        done = sum((one["method"], one["parameters"]) == (method, size.parameters) for one in found)
-        for _ in range((runs if repeated else 1) - done):
-            warm(models)
-            pair: dict = {"method": method, "parameters": size.parameters}
-            pair["umaf"] = vars(umaf_merge(file, WORK / "umaf"))
-            pair["mergekit"] = vars(merge_cost([mergekit(), file], WORK / "mergekit"))
-            if method == "linear":
-                floor = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed_floor", *models]
-                pair["floor"] = vars(merge_cost(floor, WORK / "floor"))
-            if method == "ties":
-                pair["error"] = ties_error(models, WORK / "umaf", WORK / "mergekit")
-            found.append(pair)
-            write_json(kept, found)
-            print(json.dumps(pair), flush=True)
+        warm(models)
+        pair: dict = {"method": method, "parameters": size.parameters}
+        pair["umaf"] = vars(umaf_merge(file, WORK / "umaf"))
+        pair["mergekit"] = vars(merge_cost([mergekit(), file], WORK / "mergekit"))
+        if method == "linear":
+            floor = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed_floor", *models]
+            pair["floor"] = vars(merge_cost(floor, WORK / "floor"))
+        if method == "ties":
+            pair["error"] = ties_error(models, WORK / "umaf", WORK / "mergekit")
+        found.append(pair)
+        write_json(kept, found)
+        print(json.dumps(pair), flush=True)
     return found
 
 
 def growth(runs: int, sizes: Sequence[Size], counts: Sequence[int]) -> dict[str, list[dict]]:
-    """Time TIES over sizes with two experts, and over numbers of experts at the smallest size."""
+    """Time TIES over sizes with two experts, over numbers of experts at the smallest size, and a plan alone.
+
+    What is measured is kept; to measure anew, remove out/speed/growth.json.
+    """
+    kept = WORK / "growth.json"
     found: dict[str, list[dict]] = {"size": [], "experts": [], "start": []}
-    for size in sizes:
-        models = write_models(size, 2, WORK)
-        warm(models)
-        for _ in range(runs):
+    found |= json.loads(kept.read_text()) if kept.exists() else {}
+    points = [
+        *(("experts", sizes[0], count, {"experts": count}) for count in counts),
+        *(("size", size, 2, {"parameters": size.parameters}) for size in sizes),
+    ]
+    for part, size, count, point in points:
+        for _ in range(runs - sum(point.items() <= one.items() for one in found[part])):
+            models = write_models(size, count, WORK)
+            warm(models)
             cost = umaf_merge(written("ties", models), WORK / "umaf")
-            found["size"].append({"parameters": size.parameters, **vars(cost)})
-            print("size", found["size"][-1], flush=True)
-    for _ in range(runs):  # a plan alone: what a merge takes whatever it merges
-        plan = written("ties", write_models(sizes[0], 2, WORK))
-        found["start"].append(
-            vars(cost_of([Path(sys.executable).with_name("umaf"), "merge", plan, "--dry-run"]))
-        )
-    for count in counts:
-        models = write_models(sizes[0], count, WORK)
-        warm(models)
-        for _ in range(runs):
-            cost = umaf_merge(written("ties", models), WORK / "umaf")
-            found["experts"].append({"experts": count, **vars(cost)})
-            print("experts", found["experts"][-1], flush=True)
+            found[part].append({**point, **vars(cost)})
+            write_json(kept, found)
+            print(part, found[part][-1], flush=True)
+    plan = written("ties", write_models(sizes[0], 2, WORK))
+    while len(found["start"]) < runs:  # what a merge takes whatever it merges
+        cost = cost_of([Path(sys.executable).with_name("umaf"), "merge", plan, "--dry-run"])
+        found["start"].append(vars(cost))
     return found
 
 
@@ -212,7 +232,11 @@ def _figure(values: Sequence[float], aim: str | None) -> Figure:
 def main() -> None:
     """Measure the asked parts, write a record, and show the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="pairs of each quick method, and of other parts")
+    parser.add_argument(
+        "--slow", type=int, default=1, help="pairs of each method that takes mergekit minutes"
+    )
+    parser.add_argument("--small", type=int, default=0, help="pairs of each of these on small checkpoints")
     parser.add_argument(
         "--sizes", type=int, default=len(GROWTH), help="how many sizes the growth is taken over"
     )
@@ -223,7 +247,7 @@ def main() -> None:
     # What pip does with a package that it installs, the peer for one.
     compileall.compile_dir(ROOT / "src" / "umaf", quiet=1)
     makers = {
-        "merges": lambda: merges(asked.runs, MERGES),
+        "merges": lambda: merges(rounds(asked.runs, asked.slow, asked.small)),
         "growth": lambda: growth(2, GROWTH[: asked.sizes], (2, 4, 8, 16)),
         "lora": lambda: lora_pairs(asked.runs),
         "spectral": lambda: spectral_pairs(asked.runs),

@@ -42,7 +42,7 @@ def errors(models: Sequence[Path], *outputs: Path) -> dict[str, float]:
     for name in CHOSEN:
         base, *experts = (_read(folder, name).double() for folder in models)
         deltas = torch.stack([one - base for one in experts])
-        exact, equal = base + ties(deltas), base + ties(deltas, equal=True)
+        exact, equal = base + ties(deltas.clone()), base + ties(deltas, equal=True)
         size += float((exact - base).square().sum())
         given = [_read(folder, name).double() for folder in outputs] + [exact.to(torch.bfloat16).double()]
         for program, one in zip(("umaf", "mergekit", "rounding"), given, strict=True):
@@ -54,22 +54,31 @@ def errors(models: Sequence[Path], *outputs: Path) -> dict[str, float]:
 def ties(deltas: Tensor, *, equal: bool = False) -> Tensor:
     """TIES as mergekit means it, in float64: trimmed per tensor, elected by the weighted sum, divided by the weights.
 
-    With `equal`, entries that equal the smallest kept one stay too.
+    With `equal`, entries that equal the smallest kept one stay too. The deltas hold something else afterwards.
 
     Source: Yadav et al., TIES-Merging, NeurIPS 2023, section 3; the variant's parameters are those of its recipes.
     """
     keep = int(DENSITY * deltas[0].numel())
-    trimmed = torch.zeros_like(deltas)
-    for row, delta in zip(trimmed, deltas, strict=True):
-        place = delta.abs().flatten().argsort(descending=True, stable=True)[:keep]
-        if equal:
-            place = (delta.abs() >= delta.flatten()[place[-1]].abs()).flatten().nonzero()[:, 0]
-        row.view(-1)[place] = delta.flatten()[place]
-    weighted = WEIGHT * trimmed
-    sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
-    agrees = (trimmed.sign() == sign).double()
-    divisor = (WEIGHT * agrees).sum(0)
-    return (weighted * agrees).sum(0) / torch.where(divisor == 0, 1.0, divisor)
+    # Model by model: the stack of a large tensor takes gigabytes in float64.
+    sums = torch.zeros_like(deltas[0])
+    for delta in deltas:
+        delta *= _kept(delta.abs().flatten(), keep, equal=equal).view_as(delta)
+        sums += WEIGHT * delta
+    sign = torch.where(sums >= 0, 1.0, -1.0)
+    total, divisor = torch.zeros_like(sums), torch.zeros_like(sums)
+    for delta in deltas:
+        agrees = (delta.sign() == sign).double()
+        total += WEIGHT * delta * agrees
+        divisor += WEIGHT * agrees
+    return total / torch.where(divisor == 0, 1.0, divisor)
+
+
+def _kept(sizes: Tensor, keep: int, *, equal: bool) -> Tensor:
+    least = sizes.kthvalue(sizes.numel() - keep + 1).values
+    found = sizes >= least
+    if not equal:
+        found[(sizes == least).nonzero()[keep - int((sizes > least).sum()) :, 0]] = False
+    return found
 
 
 def _read(folder: Path, name: str) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ from umaf.checkpoints.reads import Reads, opened, room
 from umaf.errors import CheckpointError, did_you_mean
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class _Place(NamedTuple):
+    """Where the numbers of a tensor lie: the file (None where it is not read range by range), and its first byte."""
+
+    reads: Reads | None
+    first: int
+    dtype: torch.dtype
 
 
 class Checkpoint:
@@ -49,6 +57,7 @@ class Checkpoint:
         self._loaded = dict(loaded or {})
         self._maps: dict[Path, Pages] = {}
         self._reads: dict[Path, Reads | None] = {}
+        self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
 
     def flat(self, name: str) -> Tensor:
@@ -83,23 +92,25 @@ class Checkpoint:
         Raises:
             CheckpointError: no such tensor, or its file was cut short or taken away since it was opened.
         """
-        entry = self._entry(name)
-        dtype = torch_dtype(entry.dtype)
+        count = out.numel()
+        place = self._places.get(name)
         try:
-            reader = None if name in self._loaded or not len(out) else self._reader(entry.file)
-            if reader is None:
-                out.copy_(self.flat(name)[start : start + len(out)])
+            place = place or self._place(name)
+            if place.reads is None or not count:
+                out.copy_(self.flat(name)[start : start + count])
                 return
-            numbers, data = (
-                (out, out.view(torch.uint8).numpy()) if out.dtype == dtype else room(len(out), dtype)
-            )
-            reader.into(entry.start + start * dtype.itemsize, data)
+            begin = place.first + start * place.dtype.itemsize
+            if out.dtype == place.dtype:
+                place.reads.into(begin, out.view(torch.uint8).numpy())
+                return
+            numbers, data = room(count, place.dtype)
+            place.reads.into(begin, data)
         except (OSError, EOFError) as problem:
             raise CheckpointError(
-                f"{entry.file} was cut short or taken away within {name} since it was opened; fetch it again."
+                f"{self._entry(name).file} was cut short or taken away within {name} since it was opened; fetch it "
+                "again."
             ) from problem
-        if numbers is not out:
-            out.copy_(numbers)
+        out.copy_(numbers)
 
     def read(self, name: str) -> Tensor:
         """Give a tensor in its shape and stored dtype, where it lies; it must not be written to.
@@ -129,6 +140,7 @@ class Checkpoint:
         with self._lock:
             self._maps.clear()
             self._reads.clear()
+            self._places.clear()
 
     def __enter__(self) -> Checkpoint:
         """Give itself, to be closed at the end of a block."""
@@ -148,12 +160,17 @@ class Checkpoint:
             raise CheckpointError(f"{self.name} has no tensor {name} among its {len(self.entries)}.{near}")
         return self.entries[name]
 
-    def _reader(self, path: Path) -> Reads | None:
-        if path not in self._reads:
+    def _place(self, name: str) -> _Place:
+        # Looked up once a tensor: what is asked for each range of it adds up.
+        entry = self._entry(name)
+        reads = None
+        if name not in self._loaded:
             with self._lock:
-                if path not in self._reads:
-                    self._reads[path] = opened(path)
-        return self._reads[path]
+                if entry.file not in self._reads:
+                    self._reads[entry.file] = opened(entry.file)
+                reads = self._reads[entry.file]
+        place = self._places[name] = _Place(reads, entry.start, torch_dtype(entry.dtype))
+        return place
 
     def _pages(self, path: Path) -> Pages:
         pages = self._maps.get(path)

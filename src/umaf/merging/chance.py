@@ -46,17 +46,40 @@ def drop(
     """
     generator = generator if generator is not None else fixed_generator()
     out = torch.empty_like(stack)
-    for row, target, share in zip(stack, out, per_model(density, stack.shape[0]), strict=True):
-        chance = ticks(share)
-        if chance == RESOLUTION:
-            target.copy_(row)
-            continue
-        masked(row, stays(generator, row.numel(), chance), target)
-        if rescale == "unbiased":
-            target.mul_(RESOLUTION / chance)
-        elif rescale == "l1":
-            match_l1(target, row)
+    rows = zip(stack.unbind(0), per_model(density, stack.shape[0]), out.unbind(0), strict=True)
+    for row, share, target in rows:
+        drop_row(row, share, target, generator=generator, rescale=rescale)
     return out
+
+
+def drop_row(
+    row: Tensor, density: float, target: Tensor, *, generator: np.random.Generator, rescale: Rescale
+) -> Tensor:
+    """Do what `drop` does to one model's entries, into memory that is there.
+
+    Args:
+        row: `[*shape]`.
+        density: chance that an entry stays, in (0, 1].
+        target: `[*shape]`.
+        generator: where the chance comes from.
+        rescale: see `drop`.
+
+    Returns:
+        The target.
+
+    Example:
+        >>> drop_row(torch.ones(2), 1.0, torch.empty(2), generator=fixed_generator(), rescale="none")
+        tensor([1., 1.])
+    """
+    chance = ticks(density)
+    if chance == RESOLUTION:
+        return target.copy_(row)
+    masked(row, stays(generator, row.numel(), chance), target)
+    if rescale == "unbiased":
+        target.mul_(RESOLUTION / chance)
+    elif rescale == "l1":
+        match_l1(target, row)
+    return target
 
 
 def fixed_generator() -> np.random.Generator:
@@ -123,7 +146,7 @@ def ticks(chance: float) -> int:
 
 
 def masked(row: Tensor, mask: np.ndarray, target: Tensor) -> None:
-    """Write a row into `target` with zeros where the flat mask is false.
+    """Write a row into `target`, which is other memory, with zeros where the flat mask is false.
 
     Example:
         >>> out = torch.empty(2)
@@ -132,8 +155,7 @@ def masked(row: Tensor, mask: np.ndarray, target: Tensor) -> None:
         tensor([3., 0.])
     """
     # torch makes numbers of bytes at the speed of memory; of booleans, or in the product itself, ten times slower.
-    flags = torch.from_numpy(mask.view(np.uint8).reshape(row.shape)).to(row.device, row.dtype)
-    torch.mul(row, flags, out=target)
+    target.copy_(torch.from_numpy(mask.view(np.uint8).reshape(row.shape))).mul_(row)
 
 
 def match_l1(target: Tensor, row: Tensor) -> None:

@@ -20,7 +20,8 @@ from umaf.merging.recipes.recipe import Recipe
 from umaf.merging.recipes.reference import Ref, parse_ref
 from umaf.merging.running.bind import bind, release
 from umaf.merging.running.feeds import blame
-from umaf.merging.running.work import CHUNK, Work
+from umaf.merging.running.room import CHUNK
+from umaf.merging.running.work import Work
 
 KIN, ALONG, LARGE = 0.9, 0.3, 0.2
 """Cosine below which models hardly share their pre-training; cosine above which a vector goes where the target went;

@@ -1,11 +1,12 @@
 """The small rules that sparse merge methods are made of: trim, elect, add up what agrees.
 
-All of them take a stack `[model, *shape]` and leave it as it is, except `disjoint`, which says so.
+All of them take a stack `[model, *shape]` and leave it as it is, except `consensus`, which says so. They go through it
+model by model, with everything that is done to a row done at once, while it is near the processor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -119,7 +120,7 @@ def trim(stack: Tensor, threshold: Tensor) -> Tensor:
     out = torch.empty_like(stack)
     # hardshrink zeroes |x| <= limit in one pass: the limit is the number just below the threshold.
     below = torch.nextafter(threshold.to(stack.dtype), torch.zeros((), dtype=stack.dtype))
-    for row, target, limit in zip(stack, out, below.clamp_(min=0).tolist(), strict=True):
+    for row, target, limit in zip(stack.unbind(0), out.unbind(0), below.clamp_(min=0).tolist(), strict=True):
         torch.hardshrink(row, limit, out=target)
     return out
 
@@ -148,12 +149,37 @@ def weighted_sum(stack: Tensor, weight: PerModel, *, normalize: bool = False) ->
         >>> weighted_sum(torch.tensor([[1.0], [2.0]]), [1.0, 0.5])
         tensor([2.])
     """
-    shares = per_model(weight, stack.shape[0])
+    return added(stack.unbind(0), factors(weight, stack.shape[0], normalize=normalize))
+
+
+def factors(weight: PerModel, models: int, *, normalize: bool) -> list[float]:
+    """Give what rows are multiplied by in a weighted sum.
+
+    Args:
+        weight: for all models or for each.
+        models: how many there are.
+        normalize: divide by the sum of weights, where it is not 0.
+
+    Example:
+        >>> factors([3.0, 1.0], 2, normalize=True)
+        [0.75, 0.25]
+    """
+    shares = per_model(weight, models)
     total = sum(shares)
-    if normalize and abs(total) >= 1e-8:
-        shares = [share / total for share in shares]
-    out = stack[0] * shares[0]
-    for row, share in zip(stack[1:], shares[1:], strict=True):
+    return [share / total for share in shares] if normalize and abs(total) >= 1e-8 else shares
+
+
+def added(rows: Iterable[Tensor], shares: Sequence[float]) -> Tensor:
+    """Add up rows times factors, in their order; a row may be overwritten once the next is asked for.
+
+    Example:
+        >>> added([torch.ones(2), torch.ones(2)], [1.0, 0.5])
+        tensor([1.5000, 1.5000])
+    """
+    pairs = zip(rows, shares, strict=True)
+    row, share = next(pairs)
+    out = row * share
+    for row, share in pairs:
         out.add_(row, alpha=share)
     return out
 
@@ -172,7 +198,15 @@ def elect(stack: Tensor, *, tie: float = 1.0) -> Tensor:
         >>> elect(torch.tensor([[1.0, -3.0, 0.0], [1.0, 1.0, 0.0]]))
         tensor([ 1., -1.,  1.])
     """
-    signs = weighted_sum(stack, 1.0).sign_()
+    first, *others = stack.unbind(0)
+    signs = first.clone()
+    for row in others:
+        signs.add_(row)
+    return _settled(signs, tie)
+
+
+def _settled(sums: Tensor, tie: float) -> Tensor:
+    signs = sums.sign_()
     if tie:
         signs.add_(torch.eq(signs, 0, out=torch.empty_like(signs)), alpha=tie)
     return signs
@@ -186,10 +220,10 @@ def disjoint(
     share: PerModel = 1.0,
     combine: Literal["mean", "sum", "max"] = "mean",
 ) -> Tensor:
-    """Combine, entry by entry, the models that have the elected sign; the stack is overwritten.
+    """Combine, entry by entry, the models that have the elected sign.
 
     Args:
-        stack: `[model, *shape]`; it holds something else afterwards.
+        stack: `[model, *shape]`.
         signs: `[*shape]`, as from `elect`.
         weight: what a model's entries are multiplied by.
         share: what a model that agrees adds to the divisor of the mean: 1 counts models.
@@ -204,17 +238,19 @@ def disjoint(
         tensor([ 1.5000, -3.0000])
     """
     models = stack.shape[0]
-    total, divisor, mark = torch.zeros_like(signs), torch.zeros_like(signs), torch.empty_like(signs)
-    for row, factor, part in zip(stack, per_model(weight, models), per_model(share, models), strict=True):
-        row.mul_(signs).clamp_(min=0)
+    total, agreeing = torch.zeros_like(signs), torch.empty_like(signs)
+    divisor = torch.zeros_like(signs) if combine == "mean" else total
+    rows = zip(stack.unbind(0), per_model(weight, models), per_model(share, models), strict=True)
+    for row, factor, part in rows:
+        torch.mul(row, signs, out=agreeing).clamp_(min=0)
         if combine == "max":
-            torch.maximum(total, row.mul_(factor), out=total)
+            torch.maximum(total, agreeing.mul_(factor), out=total)
             continue
-        total.add_(row, alpha=factor)
+        total.add_(agreeing, alpha=factor)
         if combine == "mean":
-            divisor.add_(torch.sign(row, out=mark), alpha=part)
+            divisor.add_(agreeing.sign_(), alpha=part)
     if combine == "mean":
-        divisor.add_(torch.eq(divisor, 0, out=mark))
+        divisor.add_(torch.eq(divisor, 0, out=agreeing))
         total.div_(divisor)
     return total.mul_(signs)
 
@@ -228,10 +264,10 @@ def consensus(
     combine: Literal["mean", "sum", "max"],
     tie: float = 1.0,
 ) -> Tensor:
-    """Elect a sign for each entry and combine the models that have it; the stack is overwritten.
+    """Elect a sign for each entry and combine the models that have it; the stack may be overwritten.
 
     Args:
-        stack: `[model, *shape]`, trimmed or dropped; it holds something else afterwards.
+        stack: `[model, *shape]`, trimmed or dropped; it may hold something else afterwards.
         weight: of each model.
         elect: by the sum of the stack, or of the weighted stack.
         divisor: of the mean: how many models agree, or the sum of their weights.
@@ -260,11 +296,13 @@ def signs_of(
         >>> signs_of(stack, [4.0, 1.0], "weighted", tie=1.0), stack[0]
         ((tensor([1.]), 1.0), tensor([4.]))
     """
-    if by == "weighted":
-        for row, factor in zip(stack, per_model(weight, stack.shape[0]), strict=True):
-            row.mul_(factor)
-        weight = 1.0
-    return elect(stack, tie=tie), weight
+    if by == "unweighted":
+        return elect(stack, tie=tie), weight
+    first, *others = zip(stack.unbind(0), per_model(weight, stack.shape[0]), strict=True)
+    signs = first[0].mul_(first[1]).clone()
+    for row, factor in others:
+        signs.add_(row.mul_(factor))
+    return _settled(signs, tie), 1.0
 
 
 def squares(stack: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from umaf.merging.methods.widen import widen
 from umaf.merging.planning.jobs import Parts
 from umaf.merging.running.apply import check_options, merge_states, merge_tensors
 from umaf.merging.running.feeds import Aligned, Fallback, Flat, Table
-from umaf.merging.running.work import CHUNK, Room, Work, divisible, measured, merge_into
+from umaf.merging.running.room import CHUNK, Room
+from umaf.merging.running.work import Work, divisible, measured, merge_into
 
 LONG = 2 * CHUNK + 17
 

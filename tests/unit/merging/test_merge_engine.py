@@ -24,7 +24,7 @@ from umaf.errors import CheckpointError, ConfigError, NumericalError, OutputErro
 from umaf.merging.recipes.read import read_recipe
 from umaf.merging.running import crew, execute
 from umaf.merging.running.apply import merge_states
-from umaf.merging.running.work import CHUNK
+from umaf.merging.running.room import CHUNK
 from umaf.merging.stages import merge, plan_merge
 from umaf.merging.writing.card import card_of, read_manifest
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.unit.merging import made_checkpoints as made
 from umaf.errors import NumericalError
 from umaf.merging.running import crew
-from umaf.merging.running.work import CHUNK
+from umaf.merging.running.room import CHUNK
 from umaf.merging.stages import merge
 
 pytestmark = [

@@ -42,7 +42,7 @@ from umaf.merging.registry import method_of
 from umaf.merging.running.apply import check_options
 from umaf.merging.running.crew import measure_works
 from umaf.merging.running.feeds import Flat
-from umaf.merging.running.work import Room
+from umaf.merging.running.room import Room
 
 ENERGY = 0.99
 """Share of the squared norm that "auto" keeps of a merge that is not exact."""

@@ -22,9 +22,10 @@ from umaf.merging.planning.rules import Rule
 from umaf.merging.registry import method_of
 from umaf.merging.running.crew import NOTHING, Measures
 from umaf.merging.running.feeds import Feed, Flat
+from umaf.merging.running.room import Room
 from umaf.merging.running.thin import Thin, Zeros
 from umaf.merging.running.views import join, pieces
-from umaf.merging.running.work import Room, Work, merge_into, rule_of
+from umaf.merging.running.work import Work, merge_into, rule_of
 
 
 @dataclass(frozen=True)

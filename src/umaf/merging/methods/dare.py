@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from umaf.merging.chance import Rescale, drop
+from umaf.merging.chance import Rescale, drop, drop_row, fixed_generator
 from umaf.merging.contract import Needs, PerModel, Span, merge_method
 from umaf.merging.methods.ties import Combine, Divisor, Elect
-from umaf.merging.parts import consensus, weighted_sum
+from umaf.merging.parts import added, consensus, factors, per_model
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
 # Another order of models gives each of them other random numbers.
@@ -55,8 +56,14 @@ def dare_linear(
 
     Source: Yu, Yu, Yu, Huang, Li: Language Models are Super Mario (2023), arXiv 2311.03099, section 3.
     """
-    dropped = drop(deltas, density, generator=generator, rescale=rescale)
-    return weighted_sum(dropped, weight, normalize=normalize)
+    generator = generator if generator is not None else fixed_generator()
+    models, room = deltas.shape[0], torch.empty_like(deltas[0])
+    # One model after another through the same memory, which stays near the processor.
+    dropped = (
+        drop_row(row, share, room, generator=generator, rescale=rescale)
+        for row, share in zip(deltas.unbind(0), per_model(density, models), strict=True)
+    )
+    return added(dropped, factors(weight, models, normalize=normalize))
 
 
 @merge_method(_NEEDS, source=_SOURCE)

@@ -179,10 +179,10 @@ def _keep(lines: Tensor, density: float, epsilon: float, generator: np.random.Ge
         stays = draw(generator, block.numel()) < table[: block.numel()]
         flags.scatter_(0, torch.from_numpy(order), torch.from_numpy(stays.view(np.uint8)))
         bits.append(np.packbits(flags.numpy()))
-        size = block.abs()
+        left = torch.empty_like(block)
+        masked(block, flags.numpy().view(bool), left)
         before += l1(block)
-        masked(size, flags.numpy().view(bool), size)
-        after += l1(size)
+        after += l1(left)
     return _Kept(bits, before / after if after > 0 else 1.0)
 
 

@@ -35,4 +35,4 @@ def emr_unified(deltas: Float[Tensor, " model *shape"]) -> Float[Tensor, "*shape
     """
     signs = weighted_sum(deltas, 1.0)
     torch.gt(signs, 0, out=signs)
-    return disjoint(deltas.clone(), signs.mul_(2).sub_(1), combine="max")
+    return disjoint(deltas, signs.mul_(2).sub_(1), combine="max")

@@ -53,7 +53,7 @@ def measure(passes: Passes, *, models: int, select_topk: float = 0.1) -> dict[st
         least = _threshold(passes, select_topk)
     sums = torch.zeros(models, dtype=torch.float64)
     for _, chunk in passes():
-        sums += squares(chunk if select_topk >= 1 else selected(chunk, least))
+        sums += squares(chunk) if select_topk >= 1 else squares_of(chunk, least)
     return {"variance": least, "share": shares(sums)}
 
 
@@ -70,6 +70,19 @@ def selected(stack: Tensor, least: Tensor) -> Tensor:
     """
     mark = variance(stack)
     return stack * torch.ge(mark, float(least), out=mark)
+
+
+def squares_of(stack: Tensor, least: Tensor) -> Tensor:
+    """Sum the squares of what `selected` leaves, `[model]`, in float64; one model after another.
+
+    Example:
+        >>> squares_of(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.tensor(0.5))
+        tensor([1., 9.], dtype=torch.float64)
+    """
+    mark = variance(stack)
+    torch.ge(mark, float(least), out=mark)
+    room = torch.empty_like(mark)
+    return torch.cat([squares(torch.mul(row, mark, out=room)[None]) for row in stack.unbind(0)])
 
 
 def _threshold(passes: Passes, share: float) -> Tensor:
@@ -140,6 +153,6 @@ def sce(
     if measured is None:
         measured = measure(once(deltas), models=deltas.shape[0], select_topk=select_topk)
     chosen = select == "deltas" and select_topk < 1
-    stack = selected(deltas, measured["variance"]) if chosen else deltas.clone()
+    stack = selected(deltas, measured["variance"]) if chosen else deltas
     share = measured["share"].tolist()
     return disjoint(stack, elect(stack), weight=share, share=share)

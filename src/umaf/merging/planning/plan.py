@@ -23,7 +23,8 @@ from umaf.merging.recipes.check_recipe import check_recipe
 from umaf.merging.recipes.recipe import Recipe
 from umaf.merging.recipes.reference import Ref
 from umaf.merging.recipes.yaml_file import Place
-from umaf.merging.running.work import BATCH, CHUNK
+from umaf.merging.running.room import CHUNK
+from umaf.merging.running.work import BATCH
 
 __all__ = ["RULES", "Job", "Opened", "Parts", "Plan", "Rows", "Source", "make_plan"]
 

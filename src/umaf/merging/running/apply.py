@@ -14,7 +14,8 @@ from umaf.merging.planning.jobs import RULES, Parts
 from umaf.merging.planning.roles import in_block, parts_of, role, vectors_are_rows
 from umaf.merging.registry import method_of
 from umaf.merging.running.feeds import Flat
-from umaf.merging.running.work import Room, Work, measured, merge_into, rule_of
+from umaf.merging.running.room import Room
+from umaf.merging.running.work import Work, measured, merge_into, rule_of
 
 State = Mapping[str, Tensor]
 _WEIGHT = Option("weight", "number", 1.0, per_model=True)

@@ -15,8 +15,9 @@ from torch import Tensor
 from umaf.merging.planning.jobs import Job, Plan
 from umaf.merging.planning.rules import asked_by
 from umaf.merging.running.bind import bind, has_lora, release
+from umaf.merging.running.room import CHUNK, Room
 from umaf.merging.running.sink import Files, Target
-from umaf.merging.running.work import CHUNK, Room, Work, divisible, measured, merge_into, rule_of
+from umaf.merging.running.work import Work, divisible, measured, merge_into, rule_of
 
 if TYPE_CHECKING:
     from umaf.checkpoints import Writer

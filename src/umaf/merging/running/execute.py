@@ -24,7 +24,7 @@ from umaf.errors import ConfigError, OutputError, UmafError
 from umaf.merging.planning.jobs import Plan
 from umaf.merging.planning.vocabulary import align, read_alignment
 from umaf.merging.running.crew import Crew, Measures, Progress, measure_models, spans
-from umaf.merging.running.work import Room
+from umaf.merging.running.room import Room
 from umaf.merging.writing.identities import identity_of
 from umaf.merging.writing.output import complete
 

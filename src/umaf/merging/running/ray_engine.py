@@ -19,8 +19,8 @@ from umaf.errors import ConfigError, UmafError
 from umaf.merging.planning.jobs import Opened, Plan
 from umaf.merging.running.bind import release
 from umaf.merging.running.crew import Measures, Progress, Span, merge_span
+from umaf.merging.running.room import Room
 from umaf.merging.running.sink import Files
-from umaf.merging.running.work import Room
 
 if TYPE_CHECKING:
     from umaf.deltas import Lora

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,19 @@ from umaf.errors import CheckpointError, ConfigError, NumericalError
 from umaf.merging.planning.jobs import Job, Parts
 from umaf.merging.planning.rules import Rule, asked_by, rule_for
 from umaf.merging.running.feeds import Feed, Flat, Stored, blame
+from umaf.merging.running.room import CHUNK, Room
 from umaf.merging.running.sink import Memory, Target
 from umaf.merging.running.views import join, pieces
 from umaf.seeds import derive
-
-CHUNK = 65_536
-"""Entries of each model that are merged at a time. Random methods draw anew for each chunk: never change it."""
 
 BATCH = 1 << 22
 """Entries of each model that are handed to a batched method at a time, in whole experts."""
 
 SAMPLE = 1 << 17
 """Entries of each model that a thin pass reads, about; it only says where to look, and decides no bit."""
+
+PIECE = 4096
+"""Entries of each model that a thin pass reads at a time, at least: looking at fewer costs as much."""
 
 _PLAIN = Parts()
 _NARROW = {torch.float16, torch.float8_e4m3fn, torch.float8_e5m2}
@@ -74,39 +76,15 @@ class Work:
         """All inputs."""
         return self.rows if self.base is None else (*self.rows, self.base)
 
+    @cached_property
+    def rule(self) -> Rule:
+        """What it is merged by, found out once; see `rule_of`."""
+        return rule_of(self)
 
-class Room:
-    """The float32 memory of one worker, used again for every chunk and every tensor.
-
-    Example:
-        >>> stack, base = Room().stack(2, 5)
-        >>> stack.shape, base.shape
-        (torch.Size([2, 5]), torch.Size([5]))
-    """
-
-    def __init__(self) -> None:
-        # glibc gives the memory of a chunk back to the kernel whenever it is freed, and every page of the next one is
-        # brought in and cleared anew. Freeing one large block, never touched, tells it to keep what is smaller.
-        torch.empty(1 << 24, dtype=torch.uint8)
-        self._chunks = torch.empty(0)
-        self._whole = torch.empty(0)
-        self._last: tuple[tuple[int, int], Tensor, Tensor] | None = None
-
-    def stack(self, models: int, entries: int) -> tuple[Tensor, Tensor]:
-        """Give memory for chunks `[models, entries]` and of the base `[entries]`; what it held before is gone."""
-        if self._last is None or self._last[0] != (models, entries):
-            if self._chunks.numel() < (models + 1) * entries:
-                self._chunks = torch.empty((models + 1) * max(entries, CHUNK))
-            both = self._chunks[: (models + 1) * entries].view(models + 1, entries)
-            self._last = ((models, entries), both[:models], both[models])
-        return self._last[1], self._last[2]
-
-    def whole(self, models: int, entries: int) -> Tensor:
-        """Give memory for whole tensors `[models, entries]`, beside that for chunks."""
-        if self._whole.numel() < models * entries:
-            self._whole = torch.empty(0)  # the old memory goes before the new comes
-            self._whole = torch.empty(models * entries)
-        return self._whole[: models * entries].view(models, entries)
+    @property
+    def ground(self) -> Feed | None:
+        """What deltas are taken from; None where weights are merged."""
+        return None if self.rule.needs.base == "none" else self.base
 
 
 def rule_of(work: Work | Job) -> Rule:
@@ -169,8 +147,8 @@ class _Reading:
                 yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
 
     def thin(self) -> Iterator[tuple[str, Tensor]]:
-        piece = min(CHUNK, max(1024, SAMPLE * CHUNK // max(self.entries, 1)))
-        every = max(1, self.entries * piece // CHUNK // (2 * SAMPLE))
+        piece = min(CHUNK, max(PIECE, SAMPLE * CHUNK // max(self.entries, 1)))
+        every = max(1, self.entries * piece // CHUNK // SAMPLE)
         number = 0
         for work in self._works:
             for start in range(0, work.numel, CHUNK):
@@ -227,7 +205,7 @@ def merge_into(
         >>> out
         tensor([0.5000, 0.5000], dtype=torch.bfloat16)
     """
-    rule, room = rule_of(work), room or Room()
+    rule, room = work.rule, room or Room()
     target = Memory(target) if isinstance(target, Tensor) else target
     last = work.numel if last is None else last
     if rule.function is None:
@@ -273,23 +251,26 @@ def _load(
     work: Work, start: int, stop: int, *, room: Room, stack: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Read a range of all models: deltas and the base, or weights and None; into `stack`, else into the room's."""
-    own, ground = room.stack(len(work.rows), stop - start)
-    stack = own if stack is None else stack
+    own, ground, rows = room.chunk(len(work.rows), stop - start)
+    if stack is None:
+        stack = own
+    else:
+        rows = stack.unbind(0)
     base = _ground(work, start, stop, ground)
-    for feed, row in zip(work.rows, stack.unbind(0), strict=True):
+    for feed, row in zip(work.rows, rows, strict=True):
         feed.fill(start, stop, row)
         if base is not None:
             row.sub_(base)
     # A sum is NaN or infinite when an entry is; a sum that only overflows is found out by looking closer.
-    if not math.isfinite(float(stack.sum())):
+    if not math.isfinite(stack.sum().item()):
         blame(work.feeds, start, stop)
     return stack, base
 
 
 def _ground(work: Work, start: int, stop: int, room: Tensor) -> Tensor | None:
-    if work.base is None or rule_of(work).needs.base == "none":
+    if work.ground is None:
         return None
-    work.base.fill(start, stop, room)
+    work.ground.fill(start, stop, room)
     return room
 
 
@@ -309,7 +290,7 @@ def _generator(work: Work, rule: Rule, number: int) -> np.random.Generator:
 def _by_chunks(
     work: Work, target: Target, room: Room, *, measure: Mapping[str, Tensor] | None, first: int, last: int
 ) -> None:
-    rule = rule_of(work)
+    rule = work.rule
     keywords, function = _keywords_of(work, rule, measure), rule.function
     for start in range(first, last, CHUNK):
         stop = min(start + CHUNK, last)
@@ -323,7 +304,7 @@ def _by_chunks(
 
 
 def _whole(work: Work, target: Target, room: Room, *, measure: Mapping[str, Tensor] | None) -> None:
-    rule = rule_of(work)
+    rule = work.rule
     keywords, function = _keywords_of(work, rule, measure), rule.function
     for number, (start, shape, view) in enumerate(_ranges(work, rule)):
         stop = start + math.prod(shape)
@@ -382,7 +363,7 @@ def _store(work: Work, result: Tensor, base: Tensor | None, *, target: Target, s
         result = result * work.scale
     if base is not None:
         result = base.add_(result)
-    if not math.isfinite(float(result.sum())) and not bool(torch.isfinite(result).all()):
+    if not math.isfinite(result.sum().item()) and not bool(torch.isfinite(result).all()):
         raise NumericalError(
             f"{work.name}: {work.method} made NaN or infinity out of finite weights; look at its options."
         )
