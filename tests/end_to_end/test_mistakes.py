@@ -171,7 +171,7 @@ def test_probes(place, command, texts, words):
 
 def test_long_probes_are_cut_only_when_asked_and_said(place):
     place.write("long.txt", (LONG, *PROBES))
-    place.refuses("128 tokens at once", "ask for truncation", probes="long.txt")
+    place.refuses("128 tokens at once", "ask for truncation (--truncate)", probes="long.txt")
     place.refuses(
         "128 tokens", run=lambda: place.run("fingerprint", place.pico("bert"), "--probes", "long.txt")
     )

@@ -53,7 +53,7 @@ def token_ids(model: Model, texts: Sequence[str], *, truncate: bool = False) -> 
     if long and not truncate:
         raise ProbeError(
             f"{model.name} reads {model.window} tokens at once, and {len(long)} of the given texts are longer, the "
-            f"first of them number {long[0] + 1}; shorten them, or ask for truncation."
+            f"first of them number {long[0] + 1}; shorten them, or ask for truncation (--truncate)."
         )
     if long:
         _log.warning(

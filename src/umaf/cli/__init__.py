@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from umaf.errors import UmafError
+
+TERMINATED = 128 + signal.SIGTERM
+RESUMED = (("expert", "train"), ("zoo", "build"), ("zoo", "bank"), ("index", "build"), ("index", "add"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +38,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Nor need they be looked through when the process ends: that takes another fifth.
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
-    sys.exit(_run(words, debug))
+    end = _End()
+    if any(Path(word).stem == "umaf" for word in sys.orig_argv[1:2]):
+        atexit.register(end)
+    end.code = _run(words, debug)
+    sys.exit(end.code)
+
+
+class _End:
+    """The end of a process that is this command alone: without taking torch apart, which takes 0.2 s.
+
+    What others want done at the end is done before, last come first; so it is registered before they are imported.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is None:
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # nobody reads any more: Python knows what to say
+            return
+        os._exit(self.code)
 
 
 def _run(words: list[str], debug: bool) -> int:
@@ -48,20 +76,24 @@ def _run(words: list[str], debug: bool) -> int:
         return 1
     except (KeyboardInterrupt, EOFError):
         code = 130
+    except SystemExit as end:
+        if end.code != TERMINATED:
+            raise
+        code = TERMINATED
     except Exception as problem:
         # Typer's own mistakes (an unknown option, a missing argument) know how to show themselves.
         if debug or not hasattr(problem, "show") or not hasattr(problem, "exit_code"):
             raise
         problem.show()  # type: ignore[attr-defined]
         return int(problem.exit_code)  # type: ignore[attr-defined]
-    if code == 130:
+    if code in (130, TERMINATED):
         # These can be gone on with; everything else is made whole or not at all.
         left = "nothing half-written was kept"
         if words[:1] == ["merge"]:
             left = "--resume goes on from what is whole"
-        elif words[:2] == ["expert", "train"]:
+        elif words[:1] == ["train"] or tuple(words[:2]) in RESUMED:
             left = "the same command goes on where it was"
-        print(f"umaf: interrupted; {left}.", file=sys.stderr)
+        print(f"umaf: {'interrupted' if code == 130 else 'terminated'}; {left}.", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

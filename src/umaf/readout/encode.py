@@ -96,7 +96,7 @@ def encode(
             if not truncate:
                 raise ProbeError(
                     f"Text {i + 1} of {len(texts)} has {len(row)} tokens with its prompt, but "
-                    f'"{model.name}" has room for {limit}; shorten it, or ask for truncation.'
+                    f'"{model.name}" has room for {limit}; shorten it, or ask for truncation (--truncate).'
                 )
             ends = [end for _, end in batch["offset_mapping"][i]]
             row = _shorten(row, [n <= len(text) and not s for n, s in zip(ends, special, strict=True)], limit)

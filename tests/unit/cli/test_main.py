@@ -99,6 +99,14 @@ def test_an_interrupted_merge_says_that_it_can_be_gone_on_with(run, monkeypatch,
     assert (code, out) == (130, "") and "--resume goes on" in err and err.count("\n") == 1
 
 
+def test_an_interrupted_build_says_that_it_goes_on(run, monkeypatch):
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo.build.build", interrupted)
+    assert run("zoo", "build") == (130, "", "umaf: interrupted; the same command goes on where it was.\n")
+
+
 def test_words_after_two_dashes_are_left_alone(run, probe):
     def body(text: str):
         print(text)
@@ -140,9 +148,12 @@ sys.modules["umaf.cli.probe"] = module
 app.COMMANDS["probe"] = ("umaf.cli.probe", "x")
 main(["probe"])
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         assert len(os.listdir(tmp_path)) == 1
         process.terminate()
         assert process.wait(20) == 143
+        assert process.stderr is not None
+        assert process.stderr.read() == "umaf: terminated; nothing half-written was kept.\n"
     assert os.listdir(tmp_path) == []
