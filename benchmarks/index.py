@@ -24,6 +24,7 @@ from benchmarks import index_experts, index_forward, index_kills, index_scale, w
 from benchmarks.index_plan import DESIGN, HELDOUT, QUERIES, SCORED, Member, task_of
 from benchmarks.index_read import collection, home, probes, read
 from benchmarks.index_regret import additivity, regrets
+from benchmarks.index_said import hear_all
 from benchmarks.index_spaces import Measured, architecture_probe, chance, cosines, retrieval, spaces, tables
 from umaf.evaluation.record import new_record, write_record
 from umaf.evaluation.statistics import Bootstrap, mean_interval
@@ -216,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "collection" in parts:
         index_experts.train(minutes=asked.minutes)
         read(minutes=asked.minutes)
+        hear_all(minutes=asked.minutes)
         measured = collection()
         who = list(learned(measured))
         alike = {"fingerprint": cosines(tables(learned(measured))["fingerprint"])}
@@ -225,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = {member.name: float(values["score"]) for member, values in measured.items()}
         write_json(home() / "collection.json", {**kept, "scores": scores})
     if "forward" in parts:
-        write_json(home() / "forward.json", index_forward.ratios())
+        index_forward.main()
     if "kills" in parts:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             write_json(home() / "kills.json", index_kills.rounds(Path(folder) / "store", kills=asked.kills))

@@ -1,4 +1,9 @@
-"""What a fingerprint costs beside one plain pass over the same probes: CPU time, side by side."""
+"""What a fingerprint costs beside one plain pass over the same probes: CPU time, side by side.
+
+    python -m benchmarks.index_forward
+
+Texts of like length go together in the same batches on both sides, in float32.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,10 @@ import numpy as np
 import torch
 
 from benchmarks.index_plan import DESIGN, task_of
+from benchmarks.index_read import home
 from umaf.errors import UmafError
 from umaf.extraction import extract, load_answered
+from umaf.files import write_json
 from umaf.index.space import default_probes, make_space
 from umaf.index.told import Ask, read_told
 from umaf.models import Model, open_model
@@ -22,7 +29,7 @@ HEADLINE = "llama-1m, answers"
 ASK = Ask("sentiment", ("positive", "negative"))
 
 
-def ratios(*, repeats: int = 5) -> dict[str, Any]:
+def ratios(*, repeats: int = 9) -> dict[str, Any]:
     """Measure models of 1M and 22M parameters; the extractors answers and pca; the default probes and a thousand.
 
     The reader's places of the probes are the same for every model of a store and read once before; so are a base's
@@ -43,7 +50,7 @@ def ratios(*, repeats: int = 5) -> dict[str, Any]:
             continue
         told = [ASK] if model.head == "lm" else []
         for which, space in spaces.items():
-            rounds = repeats if name != "minilm" else 3
+            rounds = repeats if name != "minilm" else 5
             if which and name != "llama-1m":
                 continue
             ways: dict[str, Callable[[], Any]] = {
@@ -85,3 +92,16 @@ def _plain(model: Model, texts: Sequence[str]) -> None:
                 model.net.get_encoder()(input_ids=taken.ids, attention_mask=taken.mask)
             else:
                 forward(model, taken)
+
+
+def main() -> None:
+    """Measure on a quiet machine, and keep what was found."""
+    torch.set_num_threads(1)
+    found = ratios()
+    write_json(home() / "forward.json", found)
+    for name, values in found.items():
+        print(name, {key: values[key] for key in values if key != "probes"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.index_experts import shelf
 from benchmarks.index_plan import HELDOUT, QUERIES, Member, queries, task_of
 from benchmarks.index_read import accuracy, home, probes
+from benchmarks.index_said import said
 from benchmarks.index_spaces import Measured, cosines, tables, unit
 from umaf.errors import UmafError
 from umaf.extraction import Answers, default_pca, load_answered, meant
@@ -22,21 +23,22 @@ from umaf.files import write_json
 from umaf.index import Query, logme, task_fingerprint, task_vector
 from umaf.index.task import NEAR
 from umaf.index.told import Ask
-from umaf.index.trial import achieved
+from umaf.index.trial import achieved, group_of
+from umaf.index.unlabelled import Heard, beside, heard, heard_in_turn
 from umaf.models import Model, open_model
 from umaf.readout import label_scores
 
-DRAWS, TRIED = 8, 5
+DRAWS, TRIED, WIDELY = 8, 5, 40
 
 
 def regrets(measured: Measured) -> dict[str, dict[str, float]]:
     """Search the collection by every held-out task it has experts of; points lost against the best, per task.
 
-    words: labelled texts, no model opened, the default; tried: its first five models run on the same texts; answers:
-    the knowledge vector of the labelled texts; unlabelled: the same without labels; unlabelled, tried: its first five,
-    run; labels: how many label words a model's card shares with the query, which knows no place; logme: every model run
-    on the texts; names: a search for the task's name in the models' names, which knows what nobody but the curator
-    knows; blind: a guess.
+    words: labelled texts, no model opened, the default; tried: its first five models run on the same texts; tried, 10:
+    its first ten; answers: the knowledge vector of the labelled texts; unlabelled: the same without labels; unlabelled,
+    tried: five of its models run in turn, and 40, and all; labels: how many label words a model's card shares with the
+    query, which knows no place; logme: every model run on the texts; names: a search for the task's name in the models'
+    names, which knows what nobody but the curator knows; blind: a guess.
     """
     who = list(measured)
     vectors, found = tables(measured), {}
@@ -46,8 +48,10 @@ def regrets(measured: Measured) -> dict[str, dict[str, float]]:
             continue
         score = functools.partial(_score, measured=measured, task=task)
         orders, best = _orders(task, measured, vectors), max(own)
-        orders["tried"] = _tried(orders["words"], who, _query(task, True))
-        orders["unlabelled, tried"] = _tried(orders["unlabelled"], who, _query(task, False))
+        orders["tried"] = _tried(orders["words"][:TRIED], who, _query(task, True))
+        orders["tried, 10"] = _tried(orders["words"][: 2 * TRIED], who, _query(task, True))
+        for name, many in {"tried": TRIED, "tried, 40": WIDELY, "tried, all": len(who)}.items():
+            orders[f"unlabelled, {name}"] = _heard(task, orders["unlabelled"], measured, many=many)
         for route, order in orders.items():
             found.setdefault(route, {})[task] = max(0.0, 100 * (best - score(who[order[0]])))
         draws = np.random.default_rng(0).integers(len(who), size=DRAWS)
@@ -142,13 +146,27 @@ def _orders(task: str, measured: Measured, vectors: Mapping[str, Tensor]) -> dic
 
 
 def _tried(order: Sequence[int], who: Sequence[Member], query: Query) -> list[int]:
-    """Run the first few on the query's texts, as `umaf index search --try` does."""
+    """Run models on the query's texts, as `umaf index search --try` does."""
     worth = {}
-    for n in order[:TRIED]:
+    for n in order:
         known = task_of(who[n].task)
-        found = achieved(_opened(who[n]), query, [Ask(known.cue, known.labels)])
-        worth[n] = found or (-1.0, -1.0)
+        worth[n] = achieved(_opened(who[n]), query, [Ask(known.cue, known.labels)])
     return sorted(worth, key=lambda n: worth[n], reverse=True)
+
+
+def _heard(task: str, order: Sequence[int], measured: Measured, *, many: int) -> list[int]:
+    """Run some in turn on unlabelled texts, as `umaf index search --try` does; what each says was read before."""
+    who, at = list(measured), HELDOUT.index(task) * QUERIES
+    where = [probes().index(text) for text in beside(probes())]
+
+    def run(number: int) -> list[Heard]:
+        member = who[order[number]]
+        scores = torch.cat([said(member)[at : at + QUERIES], measured[member]["told"][where]])
+        return [heard(task_of(member.task).labels, scores, QUERIES)]
+
+    groups = [group_of([Ask(known.cue, known.labels)]) for known in (task_of(who[n].task) for n in order)]
+    worth = heard_in_turn(groups, run, many=many)
+    return [order[number] for number in sorted(worth, key=lambda number: worth[number], reverse=True)]
 
 
 def _score(member: Member, *, measured: Measured, task: str) -> float:

@@ -20,6 +20,7 @@ from umaf.cli.index_search import (
     TaskOption,
     by_capability,
     by_texts,
+    check_fits,
     read_task,
 )
 from umaf.cli.index_tables import show_built, show_clusters, show_found, show_models
@@ -28,7 +29,7 @@ from umaf.cli.options import DeviceOption, DtypeOption, JsonOption, read_config
 from umaf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from umaf.index import Space, Store
+    from umaf.index import Candidate, Space, Store
 
 index = typer.Typer(
     no_args_is_help=True,
@@ -76,11 +77,12 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Make a store, or go on with one, and add a collection of models; those that are in it are left alone."""
-    from umaf.index import Opening, make_store
+    from umaf.index import Opening, collect, make_store
 
+    candidates = collect(models or [], base=base, limit=limit)
     opened = make_store(store, _space(store, probes, extractor, normalisation))
     opening = Opening(device, dtype, trust_remote_code, allow_pickle)
-    _add(opened, models or [], base, engine=engine, limit=limit, opening=opening, as_json=as_json)
+    _add(opened, candidates, engine=engine, opening=opening, as_json=as_json)
 
 
 @index.command("add")
@@ -101,17 +103,21 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add models to a store that is there, or a black box by what it answers to the store's probes."""
-    from umaf.index import Built, Opening, open_store
+    from umaf.index import Built, Opening, collect, open_store
 
+    if bool(models) == (outputs is not None):
+        what = "both" if models else "neither"
+        raise ConfigError(f"umaf index add takes models or --outputs, and got {what}; give one of them.")
     opened = open_store(store)
     if outputs is not None:
-        if models:
-            raise ConfigError("umaf index add takes models or --outputs, and got both; give one of them.")
         name = _add_outputs(opened, outputs)
         _report(opened, Built(added=(name,)), as_json)
         return
-    opening = Opening(device, dtype, trust_remote_code, allow_pickle)
-    _add(opened, models or [], base, engine=engine, limit=limit, opening=opening, as_json=as_json)
+    opening, candidates = (
+        Opening(device, dtype, trust_remote_code, allow_pickle),
+        collect(models or [], base=base, limit=limit),
+    )
+    _add(opened, candidates, engine=engine, opening=opening, as_json=as_json)
 
 
 @index.command("search")
@@ -150,6 +156,15 @@ def search(
         raise ConfigError(
             f"umaf index search needs one of {', '.join(given)}, and got {', '.join(named) or 'none'}; give one."
         )
+    check_fits(
+        named[0],
+        base=base,
+        metric=metric != "cosine",
+        per_base=per_base,
+        route=route,
+        try_=tries,
+        reader=reader,
+    )
     opened, asked = open_store(store), Asked(where, limit, metric, per_base=per_base)
     if words:
         from umaf.index.words import by_words
@@ -305,10 +320,9 @@ def _space(place: str, probes: Path | None, extractor: str | None, normalisation
     )
 
 
-def _add(store: Store, models: list[str], base: str | None, *, as_json: bool, limit: int, **how: Any) -> None:
-    from umaf.index import add, arrange, collect
+def _add(store: Store, candidates: list[Candidate], *, as_json: bool, **how: Any) -> None:
+    from umaf.index import add, arrange
 
-    candidates = collect(models, base=base, limit=limit)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
         bar = progress.add_task("fingerprint", total=len(candidates))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from umaf.errors import ConfigError
+
 if TYPE_CHECKING:
     from umaf.index import Asked, Found, Query, Store
+
+WIDE = 1000
 
 ModelOption = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Most like this one: of the store, or any other.")
@@ -32,6 +37,34 @@ RouteOption = Annotated[
 TryOption = Annotated[
     int, typer.Option("--try", min=0, metavar="K", help="Of a task: run the first K models on its texts.")
 ]
+
+
+# Which options each way of searching uses.
+_TASK = ("--route", "--try", "--reader", "--metric")
+FITTING = {
+    "--model": ("--base", "--metric", "--per-base"),
+    "--fingerprint": ("--metric", "--per-base"),
+    "--task": _TASK,
+    "--text": _TASK,
+    "--words": (),
+}
+
+
+def check_fits(by: str, **given: object) -> None:
+    """Stop at options that a search does not use, rather than leave them out.
+
+    Args:
+        by: the option that says what is searched by.
+        given: options by their names without dashes at the front, `_` for those within; falsy where not given.
+
+    Raises:
+        ConfigError: names them, and the searches that use them.
+    """
+    named = [f"--{name.strip('_').replace('_', '-')}" for name, value in given.items() if value]
+    wrong = next((name for name in named if name not in FITTING[by]), None)
+    if wrong:
+        users = ", ".join(name for name, used in FITTING.items() if wrong in used)
+        raise ConfigError(f"A search by {by} does not use {wrong}, which goes with {users}; leave it out.")
 
 
 def by_capability(
@@ -68,5 +101,9 @@ def by_texts(
     from umaf.models import open_model
 
     model = None if reader is None else open_model(reader)
-    found = by_task(store, query, asked=asked, route=route, reader=model)
-    return try_found(store, found, query, many=tries) if tries else found
+    # Texts without labels find the right models late, so those that are run are chosen from many.
+    wide = max(asked.limit, tries if query.labels else WIDE) if tries else asked.limit
+    found = by_task(store, query, asked=replace(asked, limit=wide), route=route, reader=model)
+    if tries:
+        found = try_found(store, found, query, many=tries)
+    return replace(found, hits=found.hits[: asked.limit])

@@ -29,11 +29,11 @@ from torch import Tensor
 from umaf.errors import FingerprintError
 from umaf.extraction.answers import Answers
 from umaf.extraction.binding import code
-from umaf.extraction.bound import prototypes
+from umaf.extraction.bound import along, prototypes
 from umaf.extraction.inputs import Inputs
 from umaf.extraction.universal import Universal, load_universal
 
-STRENGTH = 0.1
+STRENGTH = 1.0
 THERE, CUED = 1.0, 0.5
 
 
@@ -50,7 +50,7 @@ class Answered:
     @property
     def version(self) -> str:
         """Name and hash of everything that decides the numbers."""
-        told = f"1 {STRENGTH} {THERE} {CUED} {self.space.version}"
+        told = f"2 {STRENGTH} {THERE} {CUED} {self.space.version}"
         return f"answers-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -85,11 +85,31 @@ def meant(places: Float[Tensor, "probe place"], told: Sequence[Answers]) -> Floa
         >>> bool(torch.allclose(whole, swapped))
         True
     """
-    parts = [
-        bind_labels(prototypes(places, even(one.scores), strength=STRENGTH), one.labels, one.cue)
-        for one in told
-    ]
+    parts = [bind_labels(directions_of(places, one.scores), one.labels, one.cue) for one in told]
     return torch.stack(parts).sum(0)
+
+
+def directions_of(
+    places: Float[Tensor, "probe place"], scores: Float[Tensor, "probe label"]
+) -> Float[Tensor, "label place+1"]:
+    """Tell answers as directions of the space, as long as they explain them: 1 on average where they do so wholly.
+
+    What a model answers to texts that it knows nothing about follows no direction, so little of a guess is kept.
+
+    Example:
+        >>> at = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> told = directions_of(at, torch.tensor([[0.0, -9.0], [-9.0, 0.0], [0.0, -9.0], [-9.0, 0.0]]))
+        >>> noise = directions_of(at, torch.tensor([[0.0, -9.0], [0.0, -9.0], [-9.0, 0.0], [-9.0, 0.0]]))
+        >>> round(float(told.norm(dim=1).mean()), 2), round(float(noise.norm(dim=1).mean()), 2)
+        (1.0, 0.0)
+    """
+    rows = even(scores)
+    found = prototypes(places, rows, strength=STRENGTH)
+    wanted = rows.softmax(-1)
+    wanted, fitted = wanted - wanted.mean(0), along(found, places)
+    fitted = fitted - fitted.mean(0)
+    alike = (wanted * fitted).sum() / (wanted.norm() * fitted.norm()).clamp_min(1e-12)
+    return found * alike.clamp_min(0)
 
 
 def bind_labels(

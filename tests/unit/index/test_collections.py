@@ -32,6 +32,8 @@ from umaf.index import (
     verify,
 )
 from umaf.index.told import read_told
+from umaf.index.trial import asks_on, hear
+from umaf.index.unlabelled import worths
 from umaf.models import open_model
 from umaf.readout import label_scores
 
@@ -234,6 +236,32 @@ def test_the_command_line_from_build_to_verify(run, folder, probes, tmp_path):
     assert open_store("store").space.probes == make_space(PROBES).probes
 
 
+def test_as_many_are_tried_as_was_asked_whatever_is_shown(run, folder, probes, tmp_path):
+    for name in ("llama", "gpt2", "deep/tuned"):
+        write_card(folder / name, [("tone", ("good", "bad"))])
+    run("build", "store", folder, "--probes", probes)
+    rows = [{"text": f"the film was {word}", "label": word} for word in ("good", "bad")]
+    (tmp_path / "task.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = ("search", "store", "--task", "task.jsonl", "--try", "3", "--limit", "1", "--json")
+    texts = (
+        "search",
+        "store",
+        "--text",
+        "a good film",
+        "--text",
+        "bad music",
+        "--limit",
+        "1",
+        "--try",
+        "2",
+        "--json",
+    )
+    for words, count in ((task, 3), (texts, 2)):
+        found = run(*words)
+        assert len(found["hits"]) == 1 and f"; {count} tried" in found["by"]
+        assert found["hits"][0]["tried"] is not None
+
+
 def test_mistakes_on_the_command_line_are_one_sentence(run, folder, probes, tmp_path):
     assert "no store at" in run("search", "nowhere", "--model", "x", code=1)
     run("build", "store", folder / "gpt2", "--probes", probes)
@@ -245,9 +273,19 @@ def test_mistakes_on_the_command_line_are_one_sentence(run, folder, probes, tmp_
         (("remove", "store", "nobody"), "holds no nobody"),
         (("build", "store", folder / "gpt2", "--normalisation", "raw"), "take normalisation"),
         (("add", "store", folder / "gpt2", "--engine", "slurm"), "local, ray"),
+        (("add", "store"), "got neither"),
+        (
+            ("search", "store", "--model", "gpt2", "--try", "3"),
+            "does not use --try, which goes with --task, --text",
+        ),
+        (("search", "store", "--text", "a film", "--base", "gpt2"), "does not use --base"),
+        (("search", "store", "--words", "film", "--metric", "kl"), "does not use --metric"),
+        (("search", "store", "--task", "a.txt", "--per-base"), "does not use --per-base"),
     ):
         shown = run(*words, code=1)
         assert part in shown and len(shown.strip().splitlines()) == 1, shown
+    assert "no model lies in it" in run("build", "new", tmp_path / "store", code=1)
+    assert not (tmp_path / "new").exists()
     (tmp_path / "box.json").write_text(json.dumps({"name": "box", "outputs": [[0.5, 0.5]]}))
     assert "one row of scores" in run("add", "store", "--outputs", "box.json", code=1).replace("\n", " ")
 
@@ -312,7 +350,15 @@ def test_a_trial_ranks_by_what_is_achieved(folder, tmp_path, monkeypatch):
         assert hit.tried == pytest.approx(float((scores.argmax(1) == torch.tensor([0, 1, 0])).float().mean()))
     assert tried.hits[0].tried >= tried.hits[1].tried and [hit.rank for hit in tried.hits] == [1, 2, 3]
     silent = try_found(store, found, Query(query.texts), many=2)
-    assert all(0 <= hit.tried <= 1 for hit in silent.hits[:2])
+    said = {
+        one.model: hear(open_model(one.place), Query(query.texts), PROBES, asks_on(one))
+        for one in store.entries()
+        if one.place
+    }
+    names = sorted(said)
+    wanted = dict(zip(names, worths(dict(enumerate(said[name] for name in names))).values(), strict=True))
+    assert {hit.model: pytest.approx(hit.tried) for hit in silent.hits[:2]} == wanted
+    assert silent.hits[2].model == "box" and silent.hits[0].tried >= silent.hits[1].tried
     with pytest.raises(TaskError, match="one model or more"):
         try_found(store, found, query, many=0)
 
