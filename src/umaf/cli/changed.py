@@ -61,7 +61,9 @@ def measured_merge(folder: Path, tasks: Sequence[str], asked: Asked, say) -> tup
 
     manifest = json.loads((folder / "umaf.json").read_text(encoding="utf-8"))
     parents = [str(one["model"]) for one in manifest["parents"]]
-    base = manifest["recipe"].get("base") or parents[0]
+    base = manifest["recipe"].get("base")
+    if base is None or base in manifest["recipe"].get("stages", {}):
+        base = parents[0]
     say("ask the base and the merged model")
     change = measure_change(open_model(str(base)), open_model(folder), tasks, asked)
     experts = {}

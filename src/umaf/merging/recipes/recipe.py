@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from umaf.errors import ConfigError, did_you_mean
 from umaf.merging.recipes.reference import Ref, parse_ref
@@ -176,6 +184,7 @@ class Recipe(_Frozen):
     loras: bool = Field(default=False, exclude=True, repr=False)
     lines: Mapping[tuple[str | int, ...], int] = Field(default_factory=dict, exclude=True, repr=False)
     file: str = Field(default="the recipe", exclude=True, repr=False)
+    _stages: Mapping[str, Recipe] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **given: Any) -> None:
         try:
@@ -197,6 +206,26 @@ class Recipe(_Frozen):
     def of_loras(self) -> bool:
         """Every model is a LoRA folder by itself, or becomes one, so that the result is one too."""
         return self.loras or (bool(self.models) and all(one.model.is_lora for one in self.models))
+
+    @property
+    def stages(self) -> Mapping[str, Recipe]:
+        """Folders of merges that were made for this one, and the recipe of each as it was written."""
+        return self._stages
+
+    def beside(self, stages: Mapping[str, Recipe]) -> Recipe:
+        """Give the recipe with the merges that were made for it, so that it can be written down whole.
+
+        Args:
+            stages: folder to recipe.
+
+        Example:
+            >>> inner = Recipe(method="linear", models=["a", "b"], name="first")
+            >>> list(Recipe(method="linear", models=["first", "c"]).beside({"out/first": inner}).stages)
+            ['out/first']
+        """
+        found = self.model_copy()
+        found._stages = dict(stages)
+        return found
 
     def refs(self) -> tuple[Ref, ...]:
         """List every model that is named, base first, each once."""
@@ -233,7 +262,12 @@ class Recipe(_Frozen):
             for one in self.slices
         )
         tokenizer = self.tokenizer
-        if tokenizer is not None and isinstance(tokenizer.source, Ref):
-            tokenizer = tokenizer.model_copy(update={"source": there(tokenizer.source)})
+        if tokenizer is not None:
+            source = there(tokenizer.source) if isinstance(tokenizer.source, Ref) else tokenizer.source
+            tokens = {
+                token: one.model_copy(update={"source": there(one.source)})
+                for token, one in tokenizer.tokens.items()
+            }
+            tokenizer = tokenizer.model_copy(update={"source": source, "tokens": tokens})
         changed = {"models": tuple(map(moved, self.models)), "base": there(self.base)}
         return self.model_copy(update={**changed, "slices": slices, "tokenizer": tokenizer})

@@ -13,7 +13,7 @@ def written(recipe: Recipe) -> dict[str, Any]:
     """Write a recipe in umaf's own form.
 
     Args:
-        recipe: of one merge.
+        recipe: of one merge; the merges that were made for it are its stages.
 
     Returns:
         What YAML and JSON can hold; `read_recipe` makes the recipe of it.
@@ -22,6 +22,8 @@ def written(recipe: Recipe) -> dict[str, Any]:
         >>> written(Recipe(method="linear", models=["a", "b"], seed=1))
         {'umaf': 1, 'method': 'linear', 'models': ['a', 'b'], 'seed': 1}
     """
+    stages = recipe.stages
+    recipe = recipe.renamed({folder: str(one.name) for folder, one in stages.items()})
     found: dict[str, Any] = {"umaf": 1, "method": recipe.method}
     if recipe.base is not None:
         found["base"] = _ref(recipe.base)
@@ -42,7 +44,13 @@ def written(recipe: Recipe) -> dict[str, Any]:
         found["allow"] = list(recipe.allow)
     if recipe.seed:
         found["seed"] = recipe.seed
+    if stages:
+        found["stages"] = {str(one.name): _body(one) for one in stages.values()}
     return found
+
+
+def _body(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in written(recipe).items() if key != "umaf"}
 
 
 def _ref(ref: Ref) -> Any:

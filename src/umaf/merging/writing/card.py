@@ -100,8 +100,9 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     head = yaml.safe_dump(_head(parents), sort_keys=False, allow_unicode=True).strip()
     written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     rows = [
-        f"| {_code(one['model'])} | {one['licence'] or 'not stated'} | {'config, tokenizer' if one['donor'] else ''} |"
-        for one in parents
+        f"| {_code(one['model'])} | {one['licence'] or 'not stated'} | "
+        f"{'config, tokenizer' if one.get('donor') else ''} |"
+        for one in _with_adapters(parents)
     ]
     counts = Counter(one["method"] for one in manifest["tensors"].values())
     rules = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
@@ -122,13 +123,19 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in text if part) + "\n"
 
 
+def _with_adapters(parents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Give every parent, and behind them the adapters that were put on them, each once."""
+    added = {one["model"]: one for parent in parents for one in parent.get("adapters", ())}
+    return [*parents, *added.values()]
+
+
 def _head(parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     hub = [one["model"].split("@")[0].split("+")[0] for one in parents]
     known = [name for name in dict.fromkeys(hub) if _HUB.match(name) and not Path(name).exists()]
     head: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "umaf"]}
     if known:
         head["base_model"] = known
-    licences = {one["licence"] for one in parents}
+    licences = {one["licence"] for one in _with_adapters(parents)}
     if len(licences) == 1 and None not in licences:
         (only,) = licences
         head["license"] = "other" if only.startswith("other") else only
@@ -136,7 +143,7 @@ def _head(parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _licences(parents: Sequence[Mapping[str, Any]]) -> str:
-    licences = {one["licence"] for one in parents}
+    licences = {one["licence"] for one in _with_adapters(parents)}
     if None in licences:
         return "The licence of a parent is not known here: find out before you pass the result on."
     if len(licences) > 1:

@@ -17,8 +17,9 @@ from umaf.merging.planning.jobs import Job, Plan
 from umaf.merging.planning.tokenizer_file import FILE
 from umaf.merging.planning.vocabulary import Alignment
 from umaf.merging.recipes.written import written
-from umaf.merging.writing.card import card_of, licence_of
+from umaf.merging.writing.card import card_of
 from umaf.merging.writing.chat_templates import TEMPLATES, check_template
+from umaf.merging.writing.parents import parents_of
 
 MANIFEST = "umaf.json"
 TOKENIZER = (
@@ -196,19 +197,10 @@ def manifest_of(plan: Plan, *, identities: Sequence[str], shards: Mapping[str, A
     Returns:
         The content of umaf.json.
     """
-    parents = [
-        {
-            "model": str(one.ref),
-            "identity": identity,
-            "licence": licence_of(one.checkpoint.folder),
-            "donor": number == plan.donor,
-        }
-        for number, (one, identity) in enumerate(zip(plan.models, identities, strict=True))
-    ]
     return {
         "kind": "merge",
         "recipe": written(plan.recipe),
-        "parents": parents,
+        "parents": parents_of(plan, identities),
         "seed": plan.recipe.seed,
         "notes": list(plan.notes),
         "versions": {
