@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from pathlib import Path
 from types import FrameType
 
 from umaf.errors import UmafError
