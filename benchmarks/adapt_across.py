@@ -5,8 +5,9 @@
 
 Per pair of models, task and seed: an expert of the source is trained on the labels (next-token), carried to the target
 in three ways, and the target is asked the test texts. Beside them stand the bare target and an expert that the
-target trained on the labels itself. The settings of the alignment were settled on the tasks of DEVELOPMENT, which are
-not reported. A cell whose source expert gains less than LEARNED on the source's validation texts has nothing to carry;
+target trained on the labels itself. The alignment sees texts and the words that labels are, and no text's label. Its
+settings were settled on the tasks of DEVELOPMENT, which are not
+reported. A cell whose source expert gains less than LEARNED on the source's validation texts has nothing to carry;
 it is kept as it is, and counts in no figure. Index order is measured between different shapes too, by share of rank.
 """
 
@@ -28,7 +29,8 @@ from umaf.evaluation.provenance import commit
 from umaf.evaluation.statistics import mean_interval
 from umaf.evaluation.summary import Figure
 from umaf.experts import Expert, attached, bounded, decompose, new_card, svf_modules
-from umaf.experts.across import aligned, in_order, shuffled
+from umaf.experts.across import aligned
+from umaf.experts.by_number import in_order, shuffled
 from umaf.files import hash_texts, write_json
 from umaf.generation.decisions import ask
 from umaf.generation.goals import labelled_goal
@@ -43,6 +45,7 @@ WORK = ROOT / "out" / "adapt" / "across"
 SOURCES = (
     "benchmarks/adapt_across.py",
     "src/umaf/experts/across.py",
+    "src/umaf/experts/by_number.py",
     "src/umaf/experts/vocabulary.py",
     "src/umaf/tasks/generated/*.py",
     "constraints.txt",
@@ -115,7 +118,12 @@ def measure(pair: str, task_name: str, seed: int) -> dict:
     texts = [e.text for e in task.train[:TEXTS]]
     began = time.process_time()
     fitted = aligned(
-        expert, (opened(source), opened(target)), (factored(source), factored(target)), texts, cue=task.cue
+        expert,
+        (opened(source), opened(target)),
+        (factored(source), factored(target)),
+        texts,
+        cue=task.cue,
+        labels=task.labels,
     )
     found["cpu"] = round(time.process_time() - began, 2)
     ways = {

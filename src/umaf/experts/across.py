@@ -1,15 +1,14 @@
-"""An expert of one model used on another: where the target's multipliers come from.
+"""An expert of one model used on another, by what it does.
 
-- `aligned`: by what the expert does. On shared texts without labels, the source's hidden states move when the expert
-  is attached; that shift, carried into the target's space by a ridge map between the two models' states, is the goal,
-  and the target's z is its least-squares fit. Where both models write text, the shift of their next tokens'
-  logits is met too, carried between vocabularies by strings. No two singular values have to mean the same thing, so
-  widths, depths, architectures and tokenizers may differ.
-- `in_order`: by number, as the paper does it (Sun et al., 2025, section 4.4): the i-th largest singular value of one
-  model is taken for the i-th of the other.
-- `shuffled`: the same numbers in a random order; what is left is chance.
+On shared texts without labels, the source's hidden states move when the expert is attached; that shift, carried into
+the target's space by a ridge map between the two models' states, is the goal, and the target's z is its least-squares
+fit. The shift of what is answered is met too: of the logits of the words that answers are, where those are known; else,
+between models that write text, of all next tokens' logits, carried between vocabularies by strings. The words matter:
+an expert may raise the right one above the others by much and yet leave all of them a few thousandths of what could be
+written, and then hardly any of the shift over a whole vocabulary speaks of the answer.
 
-The second and the third are controls for the first.
+No two singular values have to mean the same thing, so widths, depths, architectures and tokenizers may differ. The ways
+by number, controls for this one, are in `umaf.experts.by_number`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,13 @@ from umaf.activations import depth_layers
 from umaf.errors import ExpertError, NumericalError
 from umaf.experts.attach import attached
 from umaf.experts.bound import bounded
-from umaf.experts.decompose import Factored, svf_modules
-from umaf.experts.expert import Expert, check_expert, new_card, ranks_of
+from umaf.experts.decompose import Factored
+from umaf.experts.expert import Expert, check_expert, new_card
 from umaf.experts.vocabulary import token_map
 from umaf.generation.places import Places, pair, read
 from umaf.generation.watch import watched
 from umaf.models import Model, bare, layer_list
+from umaf.readout import Encoded, Readout, label_logits, make_readout, read_labels
 from umaf.tensors import ridge
 
 Factors = Mapping[str, Factored]
@@ -48,7 +48,7 @@ class Fit:
         strength: of the ridge map between the models' states, as in :func:`umaf.tensors.ridge`.
         decay: weight of the mean square of the parameters, which keeps unneeded directions at 1.
         answers: share of a layer's loss taken at the place where an answer is read; the rest is at all tokens.
-        outputs: share of the loss taken at the next-token logits there, where both models have some.
+        outputs: share of the loss taken at the logits of answers there, where both models have some.
         seed: of the order of texts.
     """
 
@@ -69,6 +69,7 @@ def aligned(
     texts: Sequence[str],
     *,
     cue: str | None = None,
+    labels: Sequence[str] = (),
     fit: Fit = Fit(),
 ) -> Expert:
     """Fit an expert of the target to what an expert does in the source.
@@ -79,6 +80,7 @@ def aligned(
         factored: their decompositions; the target's z covers the modules of the second.
         texts: without labels; those on which the expert matters are best.
         cue: the word before the answer, where the texts are questions.
+        labels: the words that answers are, where they are known; which text has which stays unknown.
         fit: how.
 
     Returns:
@@ -87,6 +89,7 @@ def aligned(
     Raises:
         ExpertError: the expert is not of the source, or changes nothing on these texts.
         ProbeError: a text does not fit a window, or no token of the two models meets.
+        TaskError: the labels cannot be read from one of the models.
         NumericalError: the fit became NaN or infinite.
     """
     source, target = models
@@ -101,89 +104,13 @@ def aligned(
             f'Expert "{expert.name}" was to be carried to "{target.name}", but on these {len(texts)} texts it changes '
             "nothing; give texts of the task it was trained on."
         )
-    outputs = _output_goal(expert, models, (there, here), factored[0])
+    if labels:
+        outputs = _label_goal(expert, models, (there, here), factored[0], (tuple(labels), cue))
+    else:
+        outputs = _output_goal(expert, models, (there, here), factored[0])
     z, missing = _least_squares(_Problem(target, factored[1], goals, here, fit, outputs))
-    settings = {"way": "aligned", "texts": len(texts), "cue": cue, "fit": asdict(fit)}
-    return _made(expert, target, z, settings, {"missing": missing})
-
-
-def in_order(expert: Expert, source: Model, target: Model, modules: Sequence[str] | None = None) -> Expert:
-    """Take multipliers by number; of different ranks, by their share of the rank.
-
-    A module's partner is the module of the same kind (attention or MLP) at the same share of depth, and among those
-    the one of the same name, or else of the same place in the layer.
-
-    Args:
-        expert: of the source.
-        source: its base.
-        target: the model that gets an expert.
-        modules: of the target; all it has of the expert's kinds when not given.
-
-    Raises:
-        ExpertError: the expert is not of the source, or there is nothing in the target to put it on.
-    """
-    check_expert(expert, source)
-    names = svf_modules(target) if modules is None else list(modules)
-    found = partners(list(expert.z), names)
-    if not found:
-        raise ExpertError(f'"{target.name}" has no module for any of expert "{expert.name}"; choose others.')
-    ranks = ranks_of(target, list(found))
-    z = {name: _resampled(expert.z[partner], ranks[name]) for name, partner in found.items()}
-    return _made(expert, target, z, {"way": "order"}, {})
-
-
-def shuffled(expert: Expert, source: Model, target: Model, *, seed: int = 0) -> Expert:
-    """Take multipliers as `in_order` does, then give every module its own in a random order."""
-    ordered, z = in_order(expert, source, target), {}
-    for name, each in ordered.z.items():
-        turn = torch.randperm(each.shape[-1], generator=seeds.generator(seed, "shuffled", name))
-        z[name] = each[..., turn]
-    return _made(expert, target, z, {"way": "shuffled", "seed": seed}, {})
-
-
-def partners(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
-    """Match module names of two models, by depth and kind.
-
-    Example:
-        >>> partners(["layers.0.mlp.up", "layers.1.mlp.up"], [f"h.{layer}.mlp.fc" for layer in range(4)])["h.3.mlp.fc"]
-        'layers.1.mlp.up'
-    """
-    own, theirs, found = _grid(target), _grid(source), {}
-    depths = {kind: _depths(own, kind) for kind in ("attention", "mlp")}
-    for (kind, layer), names in own.items():
-        layers = _depths(theirs, kind)
-        if not layers:
-            continue
-        share = (depths[kind].index(layer) + 1) / len(depths[kind])
-        candidates = theirs[kind, layers[depth_layers(len(layers), [share])[0]]]
-        leaves = [name.rpartition(".")[2] for name in candidates]
-        for place, name in enumerate(names):
-            leaf = name.rpartition(".")[2]
-            at = leaves.index(leaf) if leaf in leaves else place * len(candidates) // len(names)
-            found[name] = candidates[at]
-    return found
-
-
-def _grid(names: Sequence[str]) -> dict[tuple[str, int], list[str]]:
-    """Names by kind and layer, in their order."""
-    grid: dict[tuple[str, int], list[str]] = {}
-    for name in names:
-        layer = next((int(part) for part in name.split(".") if part.isdigit()), 0)
-        grid.setdefault(("attention" if "att" in name.lower() else "mlp", layer), []).append(name)
-    return grid
-
-
-def _depths(grid: Mapping[tuple[str, int], object], kind: str) -> list[int]:
-    return sorted(layer for found, layer in grid if found == kind)
-
-
-def _resampled(z: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Multipliers of one shape for another: the same share of the rank, the same share of stacked experts."""
-    for axis, size in ((-1, shape[-1]), *(((0, shape[0]),) if len(shape) > 1 and z.dim() > 1 else ())):
-        z = z.index_select(axis, torch.arange(size) * z.shape[axis] // size)
-    if len(shape) < z.dim():
-        z = z.mean(0)
-    return z.expand(shape).clone()
+    settings = {"way": "aligned", "texts": len(texts), "cue": cue, "labels": list(labels), "fit": asdict(fit)}
+    return made_across(expert, target, z, settings, {"missing": missing})
 
 
 @dataclass(frozen=True)
@@ -224,14 +151,31 @@ class _Outputs:
     """Wanted logits where answers are read.
 
     Attributes:
-        ids: of the target's tokens that the source's vocabulary speaks for.
+        ids: of the target's tokens that the source's vocabulary speaks for, or of the labels.
         logits: of these, ``[text, token]``, less their mean.
         moved: mean square of the shift that leads there.
+        readout: how labels are read from the target; None for next tokens.
     """
 
     ids: Tensor
     logits: Tensor
     moved: float
+    readout: Readout | None = None
+
+
+def _label_goal(
+    expert: Expert, models: tuple[Model, Model], places: tuple, factored: Factors, asked: tuple
+) -> _Outputs:
+    """Add the source's shift of the labels' logits to the target's."""
+    source, target = models
+    theirs, own = (make_readout(model, *asked) for model in models)
+    before = read_labels(source, places[0].batch, theirs)
+    with attached(source, factored, expert.z):
+        shift = read_labels(source, places[0].batch, theirs) - before
+    shift = shift - shift.mean(1, keepdim=True)
+    wanted = read_labels(target, places[1].batch, own) + shift
+    wanted = wanted - wanted.mean(1, keepdim=True)
+    return _Outputs(torch.tensor(own.tokens), wanted, float(shift.square().sum(1).mean()), own)
 
 
 def _output_goal(
@@ -320,8 +264,10 @@ def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tenso
     batch, answers = here.batch.take(texts.tolist()), _answers(here)[rows]
     net = bare(target.net)
     body = net.get_encoder() if target.kind == "encoder-decoder" else net.base_model
-    with attached(target, problem.factored, z, form="whole"), watched(target, list(problem.goals)) as seen:
-        found = body(input_ids=batch.ids, attention_mask=batch.mask)
+    with attached(target, problem.factored, z, form="whole"):
+        with watched(target, list(problem.goals)) as seen:
+            hidden = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        logits = _output_logits(problem, hidden, batch)
     parts = []
     for name, goal in problem.goals.items():
         states = seen[name][1]
@@ -333,13 +279,21 @@ def _missing(problem: _Problem, z: Mapping[str, Tensor], texts: Tensor) -> Tenso
             part = (1 - share) * part + share * spots
         parts.append(part)
     layers, outputs = torch.stack(parts).mean(), problem.outputs
-    if outputs is None or outputs.moved == 0:
+    if outputs is None or logits is None or outputs.moved == 0:
         return layers
-    logits = _at_answers(target, found.last_hidden_state, batch.last)[:, outputs.ids]
-    gap = (logits - logits.mean(1, keepdim=True) - outputs.logits[texts].to(logits.device)).square().sum(
-        1
-    ).mean() / outputs.moved
-    return (1 - problem.fit.outputs) * layers + problem.fit.outputs * gap
+    gap = logits - logits.mean(1, keepdim=True) - outputs.logits[texts].to(logits.device)
+    missed = gap.square().sum(1).mean() / outputs.moved
+    return (1 - problem.fit.outputs) * layers + problem.fit.outputs * missed
+
+
+def _output_logits(problem: _Problem, hidden: Tensor, batch: Encoded) -> Tensor | None:
+    """Logits of what the outputs' goal speaks of, ``[text, token]``; gradients flow."""
+    outputs, target = problem.outputs, problem.target
+    if outputs is None:
+        return None
+    if outputs.readout is None or (target.head == "lm" and target.kind == "decoder"):
+        return _at_answers(target, hidden, batch.last)[:, outputs.ids]
+    return label_logits(target, batch, outputs.readout)
 
 
 def _layers(model: Model) -> list[str]:
@@ -348,7 +302,10 @@ def _layers(model: Model) -> list[str]:
     return [name for name, module in bare(model.net).named_modules() if id(module) in layers]
 
 
-def _made(expert: Expert, target: Model, z: Mapping[str, Tensor], settings: dict, curves: dict) -> Expert:
+def made_across(
+    expert: Expert, target: Model, z: Mapping[str, Tensor], settings: dict, curves: dict
+) -> Expert:
+    """Make the target's expert, whose card says where it comes from."""
     about = {
         **settings,
         "expert": expert.name,

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from umaf.errors import ExpertError
+from umaf.errors import ExpertError, TaskError
 from umaf.experts import attached, check_expert, decompose, identity_expert, svf_modules
-from umaf.experts.across import Fit, aligned, in_order, partners, shuffled
+from umaf.experts.across import Fit, aligned
+from umaf.experts.by_number import in_order, partners, shuffled
 from umaf.experts.vocabulary import token_map
 from umaf.models import open_model
+from umaf.readout import label_scores
 
 TEXTS = [
     f"{one} {two}"
@@ -69,6 +71,32 @@ def test_it_reaches_other_architectures_and_tokenizers(pico, llama, target):
         set(found.z) == set(factored) and found.card.curves["missing"][-1] < found.card.curves["missing"][0]
     )
     check_expert(found, model)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
+def test_what_is_answered_is_met_where_the_words_of_answers_are_known(pico, llama, family):
+    """The source's expert prefers "bad" or "good" by the text; so does the target, after a fit to texts and words."""
+    source, theirs = llama
+    model = open_model(pico(family))
+    factored, labels, cue = decompose(model, svf_modules(model)), ("good", "bad"), "answer"
+    expert = drawn(source)
+    with attached(source, theirs, expert.z):
+        wanted = label_scores(source, TEXTS, labels, cue)
+    moved = (wanted - label_scores(source, TEXTS, labels, cue)).diff(dim=1)
+    bare = label_scores(model, TEXTS, labels, cue).diff(dim=1)
+    fit = Fit(steps=60, outputs=1.0, decay=0.0)
+    found = aligned(expert, (source, model), (theirs, factored), TEXTS, cue=cue, labels=labels, fit=fit)
+    with attached(model, factored, found.z):
+        shift = label_scores(model, TEXTS, labels, cue).diff(dim=1) - bare
+    assert (shift - moved).norm() < 0.4 * moved.norm()
+    assert found.card.settings["labels"] == ["good", "bad"] and found.card.curves["missing"][-1] < 0.2
+
+
+def test_labels_that_cannot_be_read_are_one_sentence(llama):
+    model, factored = llama
+    with pytest.raises(TaskError, match="Labels are read after a cue") as caught:
+        aligned(drawn(model), (model, model), (factored, factored), TEXTS, labels=("good", "bad"))
+    assert "\n" not in str(caught.value)
 
 
 def test_by_number_an_expert_of_its_own_base_stays_as_it_is(llama):
