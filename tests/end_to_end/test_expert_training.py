@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import pytest
 
@@ -57,9 +58,25 @@ def test_rewards_that_are_all_equal_are_told(base, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
-def test_code_needs_leave(base, tmp_path, capsys):
-    code, said = run(base, "--task", "graded/lists", "--out", tmp_path / "x", *QUICK, capsys=capsys)
+def test_code_needs_leave_before_a_model_is_opened(tmp_path, capsys):
+    code, said = run(
+        "no/such/model", "--task", "graded/lists", "--out", tmp_path / "x", *QUICK, capsys=capsys
+    )
     assert code == 1 and "--run-code" in said.err
+
+
+def test_singular_directions_are_found_once_per_base(base, tmp_path, capsys, monkeypatch):
+    decompose_module = import_module("umaf.experts.decompose")  # the room has a function of that name
+    asked = (base, "--task", "made/colour", "--objective", "next_token", "--reward", "exact", *QUICK)
+    asked = (*asked, "--modules", "mlp", "--cache", tmp_path / "kept")
+    assert run(*asked, "--out", tmp_path / "first", capsys=capsys)[0] == 0
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 6  # three weights in each of two layers
+
+    def again(*_):
+        raise AssertionError("decomposed again")
+
+    monkeypatch.setattr(decompose_module, "_factored", again)
+    assert run(*asked, "--out", tmp_path / "second", capsys=capsys)[0] == 0
 
 
 def test_an_output_that_exists_is_refused_at_once(base, tmp_path, capsys):

@@ -13,6 +13,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 
+from umaf.cli.adapting import CacheOption
 from umaf.cli.opening import ModelConfig, PickleOption, RemoteOption, opener
 from umaf.cli.options import ConfigOption, DeviceOption, DtypeOption, JsonOption, SeedOption, settle
 from umaf.cli.watching import MonitorOption, monitored
@@ -78,6 +79,7 @@ class ExpertTrainConfig(ModelConfig):
     run_code: bool = False
     reward_seconds: float = Field(default=10.0, gt=0)
     too_long: Literal["stop", "drop"] = "stop"
+    cache: Path | None = None
     monitor: Path | None = None
 
 
@@ -106,6 +108,7 @@ def train(
     run_code: CodeOption = False,
     reward_seconds: Annotated[float, typer.Option(help="Longest one call of a reward may take.")] = 10.0,
     too_long: LongOption = "stop",
+    cache: CacheOption = None,
     monitor: MonitorOption = None,
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
@@ -119,8 +122,8 @@ def train(
     settings = settle(ExpertTrainConfig, ctx)
     console = Console(stderr=True, quiet=as_json)
     watched = monitored(settings.monitor, f"expert {settings.task}")
-    with shown(settings.steps, console) as (watch, tell), watched:
-        expert = make(settings, watch=watch, tell=tell)
+    with shown(settings.steps, console) as (watch, tell, say), watched:
+        expert = make(settings, watch=watch, tell=tell, say=say)
     figure = draw(expert, settings.out)
     scores = expert.card.scores
     if as_json:
@@ -137,20 +140,35 @@ def train(
         Console().print("Nothing was gained, so the expert changes nothing; try another rate or more steps.")
 
 
-def make(settings: ExpertTrainConfig, *, watch: Watch, tell: Callable[[str], None]) -> Expert:
+def make(
+    settings: ExpertTrainConfig, *, watch: Watch, tell: Callable[[str], None], say: Callable[[str], None]
+) -> Expert:
     """Do what the command does, without printing."""
-    from umaf.experts.train import train_expert
+    from umaf.experts import decompose, svf_modules
+    from umaf.experts.rewards import judge
+    from umaf.experts.train import reward_name, train_expert
     from umaf.files import refuse_existing
     from umaf.tasks.door import load_task
 
     refuse_existing(settings.out)
-    task = load_task(settings.task, data=settings.data, seed=settings.seed)
+    task, training = load_task(settings.task, data=settings.data, seed=settings.seed), training_of(settings)
+    with judge(reward_name(task, training), run_code=training.run_code):
+        pass  # what cannot be judged is said before a large model is opened
+    model, wanted = opener(settings)(settings.model), list(settings.modules) or None
+    names = svf_modules(model, wanted)
+    done = iter(range(1, len(names) + 1))
     return train_expert(
-        opener(settings)(settings.model),
+        model,
         task,
-        settings=training_of(settings),
+        settings=training,
         folder=settings.out,
-        modules=list(settings.modules) or None,
+        modules=wanted,
+        factored=decompose(
+            model,
+            names,
+            cache=settings.cache,
+            progress=lambda _: say(f"singular directions, {next(done)} of {len(names)} weights"),
+        ),
         description=settings.description,
         tell=tell,
         watch=watch,
@@ -166,14 +184,16 @@ def training_of(settings: ExpertTrainConfig) -> TrainSettings:
 
 
 @contextmanager
-def shown(steps: int, console: Console) -> Iterator[tuple[Watch, Callable[[str], None]]]:
-    """Show a bar with the last numbers, on a terminal only; sentences are always shown."""
+def shown(
+    steps: int, console: Console
+) -> Iterator[tuple[Watch, Callable[[str], None], Callable[[str], None]]]:
+    """Show a bar with the last numbers or what is being done, on a terminal only; sentences are always shown."""
 
     def tell(sentence: str) -> None:
         console.print(escape(sentence), highlight=False)
 
     if not console.is_terminal:
-        yield lambda step, numbers: None, tell
+        yield lambda step, numbers: None, tell, lambda doing: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -187,7 +207,7 @@ def shown(steps: int, console: Console) -> Iterator[tuple[Watch, Callable[[str],
             ]
             bar.update(row, completed=step, description=f"step {step} of {steps}, {', '.join(parts)}")
 
-        yield watch, tell
+        yield watch, tell, lambda doing: bar.update(row, description=doing)
 
 
 def draw(expert: Expert, folder: Path) -> Path | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def fit(work: Work) -> Fitted:
             if settings.patience and state.since >= settings.patience:
                 ended = f"no better validation score in {settings.patience} looks"
                 break
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, ExpertError):
         keep_whole(work, state)
         raise
     keep(state, work.folder, work.about)
@@ -120,6 +120,8 @@ def take_step(work: Work, state: State) -> dict[str, float]:
             numbers = take(work, state, examples)
             break
         except (RuntimeError, MemoryError) as problem:
+            if "probability tensor contains" in str(problem):  # torch's words for a draw among NaN
+                _lost(work, state, "chances of tokens that are NaN or infinite")
             if not out_of_memory(problem):
                 raise
             state.optimiser.zero_grad(set_to_none=True)
@@ -140,7 +142,7 @@ def take_step(work: Work, state: State) -> dict[str, float]:
 def look(work: Work, state: State) -> float:
     """Score the validation split by greedy answers, and keep the parameters if they are the best so far."""
     examples = work.task.validation[: work.settings.validation]
-    found = rewards_of(work.policy, work.task.cue, examples, work.judge, work.settings)
+    found = _answered_in_halves(work, state, examples)
     score = sum(found) / len(found)
     right = sum(value >= RIGHT for value in found) / len(found)
     state.curve.append(
@@ -156,14 +158,41 @@ def look(work: Work, state: State) -> float:
 
 
 def rewards_of(
-    policy: Policy, cue: str, examples: Sequence[Example], judge: Judge, settings: TrainSettings
+    policy: Policy,
+    cue: str,
+    examples: Sequence[Example],
+    judge: Judge,
+    settings: TrainSettings,
+    *,
+    at_once: int = 128,
 ) -> list[float]:
     """Give the reward of the greedy answer to each example."""
     with policy.active():
         texts = [one.text for one in examples]
         with torch.autocast(policy.model.device.type, torch.bfloat16, enabled=settings.bfloat16):
-            answers = answered(policy.model, texts, cue, max_new_tokens=settings.max_new_tokens)
+            answers = answered(
+                policy.model, texts, cue, max_new_tokens=settings.max_new_tokens, batch_size=at_once
+            )
     return judge(answers, examples)
+
+
+def _answered_in_halves(work: Work, state: State, examples: Sequence[Example]) -> list[float]:
+    """Give the rewards of greedy answers; where memory runs out, ask for half as many at once, and say so."""
+    while True:
+        try:
+            return rewards_of(
+                work.policy, work.task.cue, examples, work.judge, work.settings, at_once=state.asked
+            )
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
+            if state.asked == 1:
+                raise ExpertError(
+                    "The answer to a single validation prompt does not fit into memory; lower --max-new-tokens, or "
+                    "take a smaller model."
+                ) from problem
+        state.asked = max(1, min(state.asked, len(examples)) // 2)
+        work.tell(f"Memory ran out on validation; going on with {state.asked} prompts at a time.")
 
 
 def batch_of(task: Task, step: int, settings: TrainSettings) -> list[Example]:
@@ -304,7 +333,7 @@ def keep_whole(work: Work, state: State) -> None:
         keep(state, work.folder, work.about)
 
 
-def _lost(work: Work, state: State, what: str) -> None:
+def _lost(work: Work, state: State, what: str) -> NoReturn:
     """Stop at a number that is none."""
     state.optimiser.zero_grad(set_to_none=True)
     keep_whole(work, state)

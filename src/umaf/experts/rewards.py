@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import queue
 import re
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -127,25 +129,18 @@ def judge(
 
 
 def _in_time(name: str, reward: Reward, seconds: float) -> Judge:
-    """Call a reward in a thread of its own, so that one that never comes back does not hold up the training."""
+    """Call a reward so that one that never comes back does not hold up the training."""
+    call = _woken if hasattr(signal, "SIGALRM") else _aside
 
     def judged(answers: Sequence[str], wanted: Sequence[Example]) -> list[float]:
-        results: queue.SimpleQueue[float | Exception] = queue.SimpleQueue()
-
-        def work() -> None:
-            for answer, one in zip(answers, wanted, strict=True):
-                try:
-                    results.put(reward(answer, one))
-                except Exception as problem:  # whatever a foreign function raises is reported as its own
-                    results.put(problem)
-                    return
-
-        threading.Thread(target=work, daemon=True, name=f"reward {name}").start()
+        # Signals reach the main thread alone.
+        own = threading.current_thread() is threading.main_thread()
+        given = (call if own else _aside)(reward, list(zip(answers, wanted, strict=True)), seconds)
         found: list[float] = []
         for answer in answers:
             try:
-                value = results.get(timeout=seconds)
-            except queue.Empty:
+                value = next(given)
+            except _Late:
                 raise ExpertError(
                     f"The reward {name!r} gave no answer within {seconds:g} s for {answer[:60]!r}; make it faster, or "
                     "allow it more time."
@@ -154,6 +149,57 @@ def _in_time(name: str, reward: Reward, seconds: float) -> Judge:
         return found
 
     return judged
+
+
+class _Late(BaseException):
+    """The time of a reward is over; no mistake that a reward could catch as one of its own."""
+
+
+def _woken(reward: Reward, asked: Sequence[tuple[str, Example]], seconds: float) -> Iterator[object]:
+    """Call a reward with an alarm set: it also ends what holds the interpreter's lock, such as a regular expression
+    that tries every way there is.
+    """
+
+    def ring(number: int, frame: object) -> None:
+        raise _Late
+
+    for answer, one in asked:
+        before, begun = signal.signal(signal.SIGALRM, ring), time.monotonic()
+        theirs = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            value: object = reward(answer, one)
+        except Exception as problem:  # whatever a foreign function raises is reported as its own
+            value = problem
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            if theirs[0]:  # an alarm of somebody else's goes on
+                signal.setitimer(
+                    signal.ITIMER_REAL, max(1e-3, theirs[0] - (time.monotonic() - begun)), theirs[1]
+                )
+        if time.monotonic() - begun > seconds:  # it caught the alarm, and came back late
+            raise _Late
+        yield value
+
+
+def _aside(reward: Reward, asked: Sequence[tuple[str, Example]], seconds: float) -> Iterator[object]:
+    """Call a reward in a thread of its own and wait for it, where there is no alarm."""
+    results: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def work() -> None:
+        for answer, one in asked:
+            try:
+                results.put(reward(answer, one))
+            except Exception as problem:  # whatever a foreign function raises is reported as its own
+                results.put(problem)
+                return
+
+    threading.Thread(target=work, daemon=True, name="a reward").start()
+    for _ in asked:
+        try:
+            yield results.get(timeout=seconds)
+        except queue.Empty:
+            raise _Late from None
 
 
 def _checked(name: str, value: object, answer: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from umaf.errors import ConfigError
+from umaf.errors import ConfigError, OutputError
 
 FILE = "state.safetensors"
 
@@ -31,6 +32,7 @@ class State:
         parameters: the leaves that are trained.
         optimiser: Adam over them.
         rows: prompts in one forward pass; fewer than a step's after memory ran out.
+        asked: validation prompts answered at once; fewer after memory ran out.
         step: steps done.
         best: parameters with the best validation score so far.
         best_score: that score; -inf before the first look.
@@ -43,6 +45,7 @@ class State:
     parameters: Mapping[str, Tensor]
     optimiser: torch.optim.Adam
     rows: int
+    asked: int = 128
     step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     best_score: float = float("-inf")
@@ -72,6 +75,9 @@ def keep(state: State, folder: Path, about: Mapping[str, Any]) -> None:
         state: where the training is.
         folder: made if need be.
         about: what the training is of; `go_on` wants the same.
+
+    Raises:
+        OutputError: it cannot be written; an older one stays.
     """
     tensors = {f"now/{name}": p.detach().cpu().contiguous() for name, p in state.parameters.items()}
     tensors |= {f"best/{name}": p.cpu().contiguous() for name, p in state.best.items()}
@@ -80,12 +86,20 @@ def keep(state: State, folder: Path, about: Mapping[str, Any]) -> None:
             tensors[f"{part}/{name}"] = value.detach().cpu().contiguous()
     plain = {key: getattr(state, key) for key in ("rows", "step", "since", "flat", "curve")}
     plain["best_score"] = None if state.best_score == float("-inf") else state.best_score
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{FILE}.part"
-    save_file(
-        tensors, draft, metadata={"state": json.dumps(plain), "about": json.dumps(about, sort_keys=True)}
-    )
-    os.replace(draft, folder / FILE)
+    draft, words = folder / f".{FILE}.part", {"state": plain, "about": about}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            tensors, draft, metadata={key: json.dumps(one, sort_keys=True) for key, one in words.items()}
+        )
+        os.replace(draft, folder / FILE)
+    except (OSError, SafetensorError) as problem:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        why = getattr(problem, "strerror", None) or problem
+        raise OutputError(
+            f"The state of the training cannot be written to {folder} ({why}); make room there, or name another --out."
+        ) from problem
 
 
 def go_on(state: State, folder: Path, about: Mapping[str, Any]) -> bool:

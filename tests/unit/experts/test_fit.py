@@ -95,7 +95,7 @@ def test_the_best_by_validation_is_kept(policy, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.1, 0.1, 0.1])
     seen = []
 
-    def faked(policy, cue, examples, judge, settings):
+    def faked(policy, cue, examples, judge, settings, **more):
         seen.append({name: p.detach().clone() for name, p in policy.parameters.items()})
         return [next(scores)] * len(examples)
 
@@ -132,6 +132,41 @@ def test_nan_stops_and_keeps_the_last_good_state(policy, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "reinforce_loss", real)
     again, told = work_of(policy, tmp_path)
     assert fit(again).steps == 6 and "step 2" in told[0]
+
+
+def test_chances_that_are_nan_stop_with_one_sentence(pico, tmp_path):
+    broken = open_model(pico("gpt2"))
+    policy = svf(broken, decompose(broken, svf_modules(broken)))
+    with torch.no_grad():
+        broken.net.transformer.ln_f.weight.fill_(float("nan"))
+    with pytest.raises(
+        NumericalError, match="chances of tokens that are NaN or infinite after step 0"
+    ) as caught:
+        fit(work_of(policy, tmp_path)[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reward_that_fails_late_loses_no_step(policy, tmp_path):
+    asked = []
+
+    def fails(answers, wanted):
+        asked.append(1)
+        if len(asked) == 7:  # a look, three steps, a look, a step, and the next one
+            raise ExpertError("The reward failed.")
+        return vowels(answers, wanted)
+
+    settings = SETTINGS.model_copy(update={"keep_every": 100})
+    with pytest.raises(ExpertError, match="failed"):
+        fit(work_of(policy, tmp_path, settings, judge=fails)[0])
+    work, told = work_of(policy, tmp_path, settings)
+    assert fit(work).steps == 6 and "Going on at step 4" in told[0]
+
+
+def test_a_state_that_cannot_be_written_is_one_sentence(policy, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match="The state of the training cannot be written") as caught:
+        fit(work_of(policy, tmp_path / "taken")[0])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stopped", [KeyboardInterrupt, SystemExit])
@@ -174,6 +209,28 @@ def test_out_of_memory_halves_the_batch_and_tells(policy, tmp_path, monkeypatch)
     assert fit(work).steps == 6
     assert sizes[:3] == [4, 2, 2] and 4 not in sizes[1:]
     assert told == ["Memory ran out at step 0; going on with 2 prompts at a time."]
+
+
+def test_out_of_memory_on_validation_halves_it_and_tells(policy, tmp_path, monkeypatch):
+    real, sizes = fit_module.answered, []
+
+    def small(model, texts, cue, *, batch_size, **named):
+        sizes.append(batch_size)
+        if min(batch_size, len(texts)) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(model, texts, cue, batch_size=batch_size, **named)
+
+    monkeypatch.setattr(fit_module, "answered", small)
+    work, told = work_of(policy, tmp_path)
+    assert fit(work).steps == 6 and sizes[:3] == [128, 3, 1] and set(sizes[2:]) == {1}
+    assert told[0] == "Memory ran out on validation; going on with 3 prompts at a time." and len(told) == 2
+
+    def never(*args, **named):
+        raise MemoryError
+
+    monkeypatch.setattr(fit_module, "answered", never)
+    with pytest.raises(ExpertError, match="single validation prompt"):
+        fit(work_of(policy, tmp_path / "never")[0])
 
 
 def test_out_of_memory_with_one_prompt_is_an_error(policy, tmp_path, monkeypatch):

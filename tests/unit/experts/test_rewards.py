@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -63,21 +67,62 @@ def _hangs(answer, wanted):
     return 1.0
 
 
-@pytest.mark.parametrize(
-    ("reward", "says"),
-    [
-        (_raises, "raised KeyError"),
-        (_hangs, r"no answer within 0\.1 s"),
-        (lambda a, w: 3.0, "gave 3.0"),
-        (lambda a, w: float("nan"), "gave nan"),
-        (lambda a, w: True, "gave True"),
-        (lambda a, w: "1", "gave '1'"),
-    ],
-)
-def test_a_faulty_reward_stops_with_one_sentence(reward, says):
-    with pytest.raises(ExpertError, match=says) as caught:
+def _tries_every_way(answer, wanted):
+    """A regular expression holds the interpreter's lock until it is done: no other thread could end it."""
+    return 1.0 if re.match(r"(a+)+$", "a" * 40 + "b") else -1.0
+
+
+def _catches_everything(answer, wanted):
+    with suppress(BaseException):
+        time.sleep(5)
+    return 1.0
+
+
+FAULTS = [
+    (_raises, "raised KeyError"),
+    (_hangs, r"no answer within 0\.1 s"),
+    (lambda a, w: 3.0, "gave 3.0"),
+    (lambda a, w: float("nan"), "gave nan"),
+    (lambda a, w: True, "gave True"),
+    (lambda a, w: "1", "gave '1'"),
+]
+
+
+def _sentence(reward):
+    with pytest.raises(ExpertError) as caught:
         _in_time("mine", reward, 0.1)(["an answer"], [ASKED])
     assert "\n" not in str(caught.value) and "'mine'" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [*FAULTS, *((one, r"no answer within 0\.1 s") for one in (_tries_every_way, _catches_everything))],
+)
+def test_a_faulty_reward_stops_with_one_sentence(reward, says):
+    before = time.monotonic()
+    assert re.search(says, _sentence(reward))
+    assert time.monotonic() - before < 4
+
+
+@pytest.mark.parametrize(("reward", "says"), FAULTS)
+def test_a_faulty_reward_stops_in_any_thread(reward, says):
+    with ThreadPoolExecutor(1) as pool:
+        assert re.search(says, pool.submit(_sentence, reward).result(timeout=4))
+
+
+def test_judging_leaves_the_alarms_of_others():
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        assert _in_time("mine", lambda a, w: 1.0, 5.0)(["an answer"], [ASKED]) == [1.0]
+        assert not rung and 0 < signal.getitimer(signal.ITIMER_REAL)[0] < 0.2
+        while not rung:
+            time.sleep(0.01)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_reward_of_another_package_may_give_any_share():
