@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from umaf.dispatch.chat import Request, asked
-from umaf.dispatch.decision import Decision, Dispatcher
+from umaf.dispatch.decision import Decision, Dispatcher, joined
 from umaf.dispatch.decode import Drawing, Finish, Piece, decode, fitting, sizes_of
 from umaf.dispatch.dispatchers import Material, make_dispatcher
 from umaf.dispatch.kept import Kept, Reader, can_keep
@@ -24,6 +24,8 @@ from umaf.readout.encode import Encoded
 
 Asked = str | Request
 Told = Callable[[str], None]
+BATCH = 64
+"""Replies that are written at once: on a CPU, a file of thousands of requests would fill the memory without a fault."""
 _TOO_MUCH = "A single request does not fit the memory; ask for a shorter reply or use a smaller model."
 _TOO_MANY = (
     "A batch of replies does not fit the memory to its end; ask for shorter replies, or for fewer at once."
@@ -61,6 +63,7 @@ class AdaptiveModel:
     Args:
         shelf: the base and its experts.
         dispatcher: decides; the base alone answers when not given.
+        batch: replies that `generate` writes at once, at most.
 
     Example:
         >>> from umaf.experts.expert import identity_expert
@@ -73,9 +76,10 @@ class AdaptiveModel:
         (3, {'nothing': 1.0})
     """
 
-    def __init__(self, shelf: Shelved, dispatcher: Dispatcher | None = None) -> None:
+    def __init__(self, shelf: Shelved, dispatcher: Dispatcher | None = None, *, batch: int = BATCH) -> None:
         self.shelf = shelf
         self._dispatcher = dispatcher
+        self._batch = batch
         self.kept = Kept()
         self._busy = threading.Lock()
         self._writer = 0
@@ -113,6 +117,9 @@ class AdaptiveModel:
         Args:
             requests: texts, or requests with a prompt around their text.
             experts: an expert's name or weights by name, in place of the dispatcher.
+
+        Raises:
+            ConfigError: a single request does not fit the memory.
         """
         if experts is not None:
             wanted = {experts: 1.0} if isinstance(experts, str) else experts
@@ -121,7 +128,19 @@ class AdaptiveModel:
             base = by_name(self.shelf, {}, rows=len(requests))
             return replace(base, reasons=("no expert was asked for",) * len(requests))
         with self._alone():
-            return self._dispatcher([_request(self.shelf.model, one).text for one in requests])
+            return self._sorted(self._dispatcher, [_request(self.shelf.model, one).text for one in requests])
+
+    def _sorted(self, dispatcher: Dispatcher, texts: Sequence[str]) -> Decision:
+        """Ask a dispatcher; where its texts do not fit the memory together, in halves."""
+        try:
+            return dispatcher(texts)
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
+            if len(texts) == 1:
+                raise ConfigError(_TOO_MUCH) from problem
+        half = len(texts) // 2
+        return joined([self._sorted(dispatcher, texts[:half]), self._sorted(dispatcher, texts[half:])])
 
     def generate(
         self,
@@ -156,7 +175,10 @@ class AdaptiveModel:
         first = time.perf_counter() - begun
         many = [drawing or Drawing()] * len(asks) if not isinstance(drawing, Sequence) else list(drawing)
         replies: dict[int, Reply] = {}
-        for rows in self._together(asks, decision, many):
+        groups = self._together(asks, decision, many)
+        for rows in (
+            part[at : at + self._batch] for part in groups for at in range(0, len(part), self._batch)
+        ):
             begun = time.perf_counter()
             written = self._written(asks, decision, many, rows, told)
             second = time.perf_counter() - begun

@@ -98,3 +98,15 @@ def chosen_by(
         for top, row, note in zip(tops, shares, more, strict=True)
     ]
     return soft(names, shares, reasons) if mixed else one_hot(names, [labels[top] for top in tops], reasons)
+
+
+def joined(decisions: Sequence[Decision]) -> Decision:
+    """Put decisions under one another; where some weigh by module, all do."""
+    modules = max(decision.weights.dim() for decision in decisions)
+    width = max(decision.weights.shape[-1] for decision in decisions if decision.weights.dim() == modules)
+    rows = [
+        one.weights if one.weights.dim() == modules else one.weights.unsqueeze(-1).expand(-1, -1, width)
+        for one in decisions
+    ]
+    reasons = tuple(reason for one in decisions for reason in one.reasons)
+    return Decision(decisions[0].names, torch.cat(rows), reasons)

@@ -9,13 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
 
 from umaf.dispatch.adaptive import AdaptiveModel
 from umaf.dispatch.chat import Request
-from umaf.dispatch.decision import Decision
+from umaf.dispatch.decision import Decision, joined
 from umaf.dispatch.decode import Drawing, Finish, sizes_of
 from umaf.dispatch.shelf import by_name
 from umaf.errors import UmafError
@@ -221,15 +218,3 @@ class Worker:
             except UmafError as problem:
                 job.tell(fault_of(problem))
         return found
-
-
-def joined(decisions: Sequence[Decision]) -> Decision:
-    """Put decisions under one another; where some weigh by module, all do."""
-    modules = max(decision.weights.dim() for decision in decisions)
-    width = max(decision.weights.shape[-1] for decision in decisions if decision.weights.dim() == modules)
-    rows: list[Any] = [
-        one.weights if one.weights.dim() == modules else one.weights.unsqueeze(-1).expand(-1, -1, width)
-        for one in decisions
-    ]
-    reasons = tuple(reason for one in decisions for reason in one.reasons)
-    return Decision(decisions[0].names, torch.cat(rows), reasons)

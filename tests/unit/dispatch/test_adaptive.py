@@ -185,6 +185,45 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(adaptive, monkeypatch):
         adaptive.generate(["is"], drawing=LONG)
 
 
+def test_many_requests_are_written_so_many_at_once(adaptive, shelf, monkeypatch):
+    """On a CPU a batch of thousands is killed without a fault that could be answered by halving it."""
+    whole, inner, sizes = (
+        texts_of(adaptive.generate(TEXTS, drawing=LONG, experts={})),
+        adaptive_module.decode,
+        [],
+    )
+
+    def counted(model, prompts, drawings, **more):
+        sizes.append(len(drawings))
+        return inner(model, prompts, drawings, **more)
+
+    monkeypatch.setattr(adaptive_module, "decode", counted)
+    few = AdaptiveModel(shelf, batch=2)
+    assert texts_of(few.generate(TEXTS, drawing=LONG, experts={})) == whole and sizes == [2, 1]
+    sizes.clear()
+    AdaptiveModel(shelf).generate(["is"] * 70, drawing=Drawing(1), experts={})
+    assert sizes == [64, 6]
+
+
+def test_a_first_pass_that_does_not_fit_the_memory_is_halved(shelf):
+    asked = []
+
+    def small(texts):
+        asked.append(len(texts))
+        if len(texts) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return by_name(shelf, {"good": float(len(texts[0]))})
+
+    found = AdaptiveModel(shelf, small).decide(TEXTS)
+    assert asked == [3, 1, 2, 1, 1] and found.weights[:, 0].tolist() == [float(len(text)) for text in TEXTS]
+
+    def never(texts):
+        raise MemoryError
+
+    with pytest.raises(ConfigError, match="A single request does not fit"):
+        AdaptiveModel(shelf, never).decide(TEXTS)
+
+
 @pytest.mark.parametrize(
     "problem",
     [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()],
