@@ -23,6 +23,14 @@ def test_splits_share_no_capability() -> None:
     assert len(bank.names("heldout", "function")) >= 8
 
 
+def test_the_bank_is_as_large_as_it_says() -> None:
+    real, written = bank.splits()["classification"], bank.splits()["functions"]
+    cuts = bank.names()
+    assert sum(len(real[split]) for split in (*bank.SPLITS, "by_class")) >= 12
+    assert sum(len(written[split]) for split in bank.SPLITS) >= 20
+    assert sum(name.startswith("derived/") for name in cuts) >= 256 and len(set(cuts)) == len(cuts)
+
+
 def test_splits_share_no_class() -> None:
     for classes in bank.splits()["classes"].values():
         train, validation, heldout = (set(classes[split]) for split in bank.SPLITS)
