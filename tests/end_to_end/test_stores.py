@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from umaf.cli import main
@@ -132,3 +132,16 @@ def test_a_wrong_option_is_one_sentence(family, tmp_path, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_keeps_numbers_in_the_base_s_format(tmp_path):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        draw, places = torch.Generator().manual_seed(0), {}
+        for name in ("base", "one", "two"):
+            places[name] = tmp_path / str(dtype) / f"{name}.safetensors"
+            places[name].parent.mkdir(exist_ok=True)
+            save_file({"w": torch.randn(6, 6, generator=draw).to(dtype)}, places[name])
+        store = tmp_path / str(dtype) / "store"
+        experts = [word for name in ("one", "two") for word in ("--expert", f"{name}={places[name]}")]
+        assert run("compress", "tall_masks", store, "--base", places["base"], *experts) == 0
+        assert load_file(store / "store-00000.safetensors")["w//sum"].dtype == dtype

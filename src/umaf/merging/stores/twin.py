@@ -51,7 +51,8 @@ def twin(
             parts[f"own.{number}"] = rest.to(dtype)
             continue
         left, values, right = torch.linalg.svd(rest, full_matrices=False)
-        rank = max(1, int(share * len(values)))
+        # Counted from the share that is left out, as in the authors' program: a tenth of 40 is 3 there, by rounding.
+        rank = max(1, int((1 - (1 - share)) * len(values)))
         root = values[:rank].sqrt()
         parts[f"up.{number}"] = (left[:, :rank] * root).to(dtype).contiguous()
         parts[f"down.{number}"] = (root[:, None] * right[:rank]).to(dtype).contiguous()
