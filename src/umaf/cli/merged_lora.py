@@ -63,7 +63,7 @@ def _plan(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, as_js
 
 def _merged(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, quiet: bool) -> LoraMerge:
     from umaf.merging.lora.recipe import merge_lora_recipe
-    from umaf.merging.stages import check_apart, made_stages, with_seed
+    from umaf.merging.stages import check_apart, made_stages, placed, with_seed
 
     if settings.out is None:
         raise ConfigError(
@@ -74,7 +74,7 @@ def _merged(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, qui
     pickle = settings.allow_pickle
     with stages(quiet=quiet) as say, made_stages(before, settings.out, allow_pickle=pickle) as folders:
         say(f"merge {len(last.models)} LoRAs")
-        return merge_lora_recipe(last.renamed(folders), settings.out, rank=rank, allow_pickle=pickle)
+        return merge_lora_recipe(placed(last, before, folders), settings.out, rank=rank, allow_pickle=pickle)
 
 
 def _show_plan(plan: LoraPlan, later: Sequence[str]) -> None:

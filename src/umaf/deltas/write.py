@@ -23,7 +23,7 @@ library_name: peft
 
 It changes {modules} modules and was written by umaf; `umaf.json` tells how, and from what. Load it with
 `PeftModel.from_pretrained(model, folder)`; nothing of umaf is needed.
-"""
+{about}"""
 
 
 def write_adapter(
@@ -35,6 +35,7 @@ def write_adapter(
     task: str | None = None,
     conv1d: bool = False,
     record: Mapping[str, Any] | None = None,
+    about: str = "",
 ) -> Path:
     """Write factors as a LoRA folder, whole or not at all.
 
@@ -49,6 +50,7 @@ def write_adapter(
         task: PEFT's task type, "CAUSAL_LM" for example.
         conv1d: the base keeps its weights as `[in, out]`, as GPT-2 does.
         record: how it was made; kept in `umaf.json`.
+        about: Markdown that its README.md ends with.
 
     Returns:
         The folder.
@@ -76,6 +78,7 @@ def write_adapter(
         known = base and not Path(base).is_absolute()
         page = _PAGE.format(
             base=f"base_model: {base}\n" if known else "",
+            about=about and f"\n{about}",
             of=f" for {base}" if known else "",
             modules=len(targets),
         )

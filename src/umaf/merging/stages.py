@@ -73,7 +73,7 @@ def merge(
         check_inputs((*before, last), open=partial(open_ref, allow_pickle=allow_pickle))
     run = partial(execute, workers=workers, engine=engine, progress=progress)
     with made_stages(before, out, run=run, resume=resume, allow_pickle=allow_pickle) as folders:
-        last = _placed(last, before, folders)
+        last = placed(last, before, folders)
         if last.of_loras:
             merge_lora_recipe(last, out, allow_pickle=allow_pickle)
             return Path(out)
@@ -112,7 +112,7 @@ def made_stages(
     """
     folders: dict[str, str] = {}
     for recipe in recipes:
-        stage = _placed(recipe, recipes, folders)
+        stage = placed(recipe, recipes, folders)
         if stage.of_loras:
             folder = stages_of(out) / f"{stage.name}-lora"
             shutil.rmtree(
@@ -132,8 +132,20 @@ def made_stages(
     shutil.rmtree(stages_of(out), ignore_errors=True)
 
 
-def _placed(recipe: Recipe, recipes: Sequence[Recipe], folders: Mapping[str, str]) -> Recipe:
-    """Give a recipe with the folders of its stages, and with these stages as they were written."""
+def placed(recipe: Recipe, recipes: Sequence[Recipe], folders: Mapping[str, str]) -> Recipe:
+    """Give a recipe with the folders of its stages, and with these stages as they were written.
+
+    Args:
+        recipe: names stages.
+        recipes: the stages.
+        folders: name of each that was made to its folder.
+
+    Example:
+        >>> one, two = (Recipe(method="linear", models=["a", name], name=name) for name in ("first", "second"))
+        >>> found = placed(two.model_copy(update={"models": one.models}), [one], {"first": "out/first"})
+        >>> list(found.stages)
+        ['out/first']
+    """
     made = {folders[str(one.name)]: one for one in recipes if str(one.name) in folders}
     return recipe.renamed(folders).beside(made)
 

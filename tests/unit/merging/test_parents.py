@@ -90,6 +90,25 @@ def test_an_unknown_licence_of_an_adapter_is_said(folders, tmp_path):
     assert "The licence of a parent is not known" in text and "license: mit" not in text
 
 
+def test_a_merged_lora_names_its_parents_their_licences_and_its_recipe(tmp_path):
+    one, two, three = (
+        licensed(adapter(tmp_path / name, seed), licence)
+        for seed, (name, licence) in enumerate((("one", "mit"), ("two", "mit"), ("three", "apache-2.0")))
+    )
+    stages = {"pair": {"method": "linear", "models": [str(one), str(two)]}}
+    asked = {"umaf": 1, "method": "task_arithmetic", "models": ["pair", str(three)], "stages": stages}
+    out = merge(asked, tmp_path / "out")
+    record, text = json.loads((out / "umaf.json").read_text()), (out / "README.md").read_text()
+    assert ".stages" not in json.dumps(record) + text
+    assert [row["licence"] for row in record["parents"]] == ["mit", "mit", "apache-2.0"]
+    assert record["adapters"] == ["pair", str(three)]
+    assert "different licences" in text and f"| `{three}` | apache-2.0 |" in text
+    again = merge(record["recipe"], tmp_path / "again")
+    assert (again / "adapter_model.safetensors").read_bytes() == (
+        out / "adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_a_stage_may_give_the_row_of_a_token():
     tokens = {
         "<x>": {"source": "first"},

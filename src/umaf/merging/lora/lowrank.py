@@ -185,6 +185,8 @@ def merge_loras(
     scale: float = 1.0,
     vary: Vary | None = None,
     dtype: Dtype | None = None,
+    record: Mapping[str, Any] | None = None,
+    about: str = "",
     **options: Any,
 ) -> LoraMerge:
     """Merge LoRA folders of one base into one LoRA folder.
@@ -204,6 +206,8 @@ def merge_loras(
         scale: the merged delta is multiplied by it.
         vary: in the place of `scale` and `options` where they differ between tensors.
         dtype: of the stored numbers; None for float32. The errors that are told do not count this last rounding.
+        record: what else the folder's umaf.json says.
+        about: Markdown that its README.md ends with.
         options: of the method; `weight` among them. One that each adapter may have for itself is a number, or a list.
 
     Returns:
@@ -241,7 +245,8 @@ def merge_loras(
         base=ground,
         task=_task(setting.adapters),
         conv1d=setting.conv1d,
-        record=_record(setting, found, ground),
+        record={**_record(setting, found, ground), **(record or {})},
+        about=about,
     )
     return found
 

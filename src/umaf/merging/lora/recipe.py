@@ -15,7 +15,10 @@ from umaf.merging.lora.options import varies, vary_by
 from umaf.merging.planning.opening import open_ref
 from umaf.merging.recipes.recipe import Recipe, Value
 from umaf.merging.recipes.reference import Ref
+from umaf.merging.recipes.written import written
 from umaf.merging.registry import method_of
+from umaf.merging.writing.card import lora_card
+from umaf.merging.writing.parents import adapters_of, named
 
 T = TypeVar("T")
 
@@ -50,8 +53,33 @@ def merge_lora_recipe(
         OutputError: the folder exists or cannot be written.
     """
     folders = [one.model.folder for one in recipe.models]
-    merge = partial(merge_loras, recipe.method, folders, out, rank=rank, energy=energy, dtype=recipe.dtype)
+    record = provenance(recipe)
+    merge = partial(
+        merge_loras,
+        recipe.method,
+        folders,
+        out,
+        rank=rank,
+        energy=energy,
+        dtype=recipe.dtype,
+        record=record,
+        about=lora_card(record),
+    )
     return _with_base(recipe, merge, allow_pickle)
+
+
+def provenance(recipe: Recipe) -> dict[str, Any]:
+    """Say what a LoRA is merged of: the recipe as it can be run again, and every adapter with its licence.
+
+    Example:
+        >>> provenance(Recipe(method="linear", models=["org/a", "org/b"]))["parents"][0]
+        {'model': 'org/a', 'licence': None}
+    """
+    stages = recipe.stages
+    found = [added for one in recipe.models for added in adapters_of(one.model, stages)]
+    names = [str(named(one.model, stages)) for one in recipe.models]
+    parents = list({one["model"]: one for one in found}.values())
+    return {"adapters": names, "recipe": written(recipe), "parents": parents}
 
 
 def plan_lora_recipe(

@@ -123,6 +123,28 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in text if part) + "\n"
 
 
+def lora_card(record: Mapping[str, Any]) -> str:
+    """Write what the card of a merged LoRA says of its parents and its recipe.
+
+    Args:
+        record: "parents", each with model and licence, and "recipe".
+
+    Example:
+        >>> one = {"model": "org/a", "licence": "mit"}
+        >>> lora_card({"parents": [one], "recipe": {"method": "linear"}}).splitlines()[4]
+        '| `org/a` | mit |'
+    """
+    parents = record["parents"]
+    rows = [f"| {_code(one['model'])} | {one['licence'] or 'not stated'} |" for one in parents]
+    recipe = yaml.safe_dump(record["recipe"], sort_keys=False, allow_unicode=True)
+    text = [
+        "## Parents\n\n| adapter | licence |\n|---|---|\n" + "\n".join(rows),
+        _licences(parents),
+        f"## Recipe\n\n```yaml\n{recipe}```",
+    ]
+    return "\n\n".join(part for part in text if part) + "\n"
+
+
 def _with_adapters(parents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Give every parent, and behind them the adapters that were put on them, each once."""
     added = {one["model"]: one for parent in parents for one in parent.get("adapters", ())}

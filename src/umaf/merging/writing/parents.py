@@ -33,10 +33,10 @@ def parents_of(plan: Plan, identities: Sequence[str]) -> list[dict[str, Any]]:
 def _parents(
     one: Opened, identity: str, donor: bool, stages: Mapping[str, Recipe]
 ) -> Iterable[dict[str, Any]]:
-    adapters = [added for ref in one.ref.lora for added in _adapters(ref, stages)]
+    adapters = [added for ref in one.ref.lora for added in adapters_of(ref, stages)]
     if one.ref.path not in stages:
         more = {"adapters": adapters} if adapters else {}
-        shown = one.ref.model_copy(update={"lora": tuple(_named(ref, stages) for ref in one.ref.lora)})
+        shown = one.ref.model_copy(update={"lora": tuple(named(ref, stages) for ref in one.ref.lora)})
         licence = licence_of(one.checkpoint.folder)
         yield {"model": str(shown), "identity": identity, "licence": licence, "donor": donor, **more}
         return
@@ -52,15 +52,26 @@ def _parents(
         }
 
 
-def _named(ref: Ref, stages: Mapping[str, Recipe]) -> Ref:
+def named(ref: Ref, stages: Mapping[str, Recipe]) -> Ref:
+    """Give a stage by its name in the place of its folder; any other model as it is.
+
+    Example:
+        >>> str(named(Ref(path="out/first"), {"out/first": Recipe(method="linear", models=["a"], name="first")}))
+        'first'
+    """
     return Ref(path=str(stages[ref.path].name)) if ref.path in stages else ref
 
 
-def _adapters(ref: Ref, stages: Mapping[str, Recipe]) -> Iterable[dict[str, Any]]:
-    """Give an adapter, or in the place of a merged one those that it was made of."""
+def adapters_of(ref: Ref, stages: Mapping[str, Recipe]) -> Iterable[dict[str, Any]]:
+    """Give an adapter with its licence, or in the place of a merged one those that it was made of.
+
+    Example:
+        >>> list(adapters_of(Ref(path="org/adapter"), {}))
+        [{'model': 'org/adapter', 'licence': None}]
+    """
     if ref.path not in stages:
         yield {"model": str(ref), "licence": licence_of(ref.folder)}
         return
     named = {str(one.name): folder for folder, one in stages.items()}
     for inner in stages[ref.path].refs():
-        yield from _adapters(inner.model_copy(update={"path": named.get(inner.path, inner.path)}), stages)
+        yield from adapters_of(inner.model_copy(update={"path": named.get(inner.path, inner.path)}), stages)
