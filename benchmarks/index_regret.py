@@ -48,8 +48,9 @@ def regrets(measured: Measured) -> dict[str, dict[str, float]]:
             continue
         score = functools.partial(_score, measured=measured, task=task)
         orders, best = _orders(task, measured, vectors), max(own)
-        orders["tried"] = _tried(orders["words"][:TRIED], who, _query(task, True))
-        orders["tried, 10"] = _tried(orders["words"][: 2 * TRIED], who, _query(task, True))
+        worth = _tried(orders["words"][: 2 * TRIED], who, _query(task, True))
+        for name, many in {"tried": TRIED, "tried, 10": 2 * TRIED}.items():
+            orders[name] = sorted(orders["words"][:many], key=lambda n: worth[n], reverse=True)
         for name, many in {"tried": TRIED, "tried, 40": WIDELY, "tried, all": len(who)}.items():
             orders[f"unlabelled, {name}"] = _heard(task, orders["unlabelled"], measured, many=many)
         for route, order in orders.items():
@@ -145,13 +146,13 @@ def _orders(task: str, measured: Measured, vectors: Mapping[str, Tensor]) -> dic
     }
 
 
-def _tried(order: Sequence[int], who: Sequence[Member], query: Query) -> list[int]:
+def _tried(order: Sequence[int], who: Sequence[Member], query: Query) -> dict[int, tuple[float, float]]:
     """Run models on the query's texts, as `umaf index search --try` does."""
     worth = {}
     for n in order:
         known = task_of(who[n].task)
         worth[n] = achieved(_opened(who[n]), query, [Ask(known.cue, known.labels)])
-    return sorted(worth, key=lambda n: worth[n], reverse=True)
+    return worth
 
 
 def _heard(task: str, order: Sequence[int], measured: Measured, *, many: int) -> list[int]:
