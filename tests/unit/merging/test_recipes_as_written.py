@@ -141,6 +141,7 @@ def test_they_are_planned_as_they_are(name):
     assert plan.jobs and all(job.dtype in {"F16", "BF16"} for job in plan.jobs)
 
 
+LINEAR = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
 SLERP = "merge_method: slerp\nbase_model: %s\nmodels: [{model: a}, {model: b}]\nparameters: {t: 0.5}"
 
 
@@ -178,6 +179,14 @@ SLERP = "merge_method: slerp\nbase_model: %s\nmodels: [{model: a}, {model: b}]\n
         (
             SLERP % "base",
             "slerp merges 2 models, got 3, the base (base) among them; take one of the others for it.",
+        ),
+        (
+            LINEAR + "tokenizer_source: unoin",
+            'line 4: The tokenizer is to come from unoin, which is none of the models. Did you mean "union"?',
+        ),
+        (
+            LINEAR + "tokenizer: {tokens: {x: {source: c}}}",
+            "line 4: The row of the token 'x' is to come from c, which is none of the models. It can be a, b.",
         ),
         (
             "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\nchat_template: chatlm",

@@ -57,6 +57,7 @@ def check_recipe(recipe: Recipe) -> Method:
             check_template(recipe.chat_template)
         except ConfigError as problem:
             raise recipe.error(("chat_template",), str(problem)) from problem
+    _check_tokenizer(recipe)
     everywhere = recipe.base is not None or (recipe.slices and all(one.base for one in recipe.slices))
     # LoRAs are changes already.
     if method.needs.base == "required" and not (everywhere or recipe.of_loras):
@@ -76,6 +77,23 @@ def check_recipe(recipe: Recipe) -> Method:
             runs = ", ".join(f"[{piece.layers[0]}, {piece.layers[1]}]" for piece in one.sources)
             raise recipe.error(place, f"The sources of a slice must have as many layers each, got {runs}.")
     return method
+
+
+def _check_tokenizer(recipe: Recipe) -> None:
+    """Refuse tokens and rows of a model that is not merged."""
+    if recipe.tokenizer is None:
+        return
+    paths = [ref.path for ref in recipe.refs()]
+    asked = {"The tokenizer": recipe.tokenizer.source} | {
+        f"The row of the token {token!r}": one.source for token, one in recipe.tokenizer.tokens.items()
+    }
+    for what, source in asked.items():
+        if isinstance(source, Ref) and source.path not in paths:
+            words = ["union", "base", *paths] if what == "The tokenizer" else paths
+            hint = did_you_mean(source.path, words) or f" It can be {', '.join(words)}."
+            raise recipe.error(
+                ("tokenizer",), f"{what} is to come from {source}, which is none of the models.{hint}"
+            )
 
 
 def _or_fetch(recipe: Recipe) -> str:

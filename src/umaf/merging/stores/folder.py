@@ -90,20 +90,7 @@ def compress(
         name for name, entry in ground.checkpoint.entries.items() if entry.numel and _floats(entry.dtype)
     ]
 
-    def passes() -> Iterator[tuple[str, Tensor]]:
-        for name in names:
-            flat = _deltas(ground, models, name).flatten(1)
-            for start in range(0, flat.shape[1], _CHUNK):
-                yield name, flat[:, start : start + _CHUNK]
-
-    measured = {}
-    if packer.measure is not None:
-        wanted = {
-            key: value
-            for key, value in settings.items()
-            if key in inspect.signature(packer.measure).parameters
-        }
-        measured = packer.measure(passes, models=len(models), **wanted)
+    measured = _measured(packer, ground, models, names, settings)
     given: dict[str, Any] = {"totals": measured} if packer.measure is not None else {}
     with whole_folder(out) as draft:
         shelf = _Shelf(draft)
@@ -131,6 +118,28 @@ def compress(
         }
         write_json(draft / CARD, card)
     return Kept(Path(out), shelf.bytes, whole)
+
+
+def _measured(
+    packer: Packer,
+    ground: Opened,
+    models: Sequence[Opened],
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Measure what a packer has to know of all tensors before it packs the first one."""
+    if packer.measure is None:
+        return {}
+
+    def passes() -> Iterator[tuple[str, Tensor]]:
+        for name in names:
+            flat = _deltas(ground, models, name).flatten(1)
+            for start in range(0, flat.shape[1], _CHUNK):
+                yield name, flat[:, start : start + _CHUNK]
+
+    known = inspect.signature(packer.measure).parameters
+    wanted = {key: value for key, value in settings.items() if key in known}
+    return packer.measure(passes, models=len(models), **wanted)
 
 
 def restore(
