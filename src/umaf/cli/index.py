@@ -113,10 +113,8 @@ def add(
         name = _add_outputs(opened, outputs)
         _report(opened, Built(added=(name,)), as_json)
         return
-    opening, candidates = (
-        Opening(device, dtype, trust_remote_code, allow_pickle),
-        collect(models or [], base=base, limit=limit),
-    )
+    candidates = collect(models or [], base=base, limit=limit)
+    opening = Opening(device, dtype, trust_remote_code, allow_pickle)
     _add(opened, candidates, engine=engine, opening=opening, as_json=as_json)
 
 

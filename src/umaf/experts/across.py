@@ -31,7 +31,7 @@ from umaf.experts.vocabulary import token_map
 from umaf.generation.places import Places, pair, read
 from umaf.generation.watch import watched
 from umaf.models import Model, bare, layer_list
-from umaf.readout import Encoded, Readout, label_logits, make_readout, read_labels
+from umaf.readout import Encoded, Readout, encoded_label_scores, label_logits, make_readout
 from umaf.tensors import ridge
 
 Factors = Mapping[str, Factored]
@@ -169,11 +169,11 @@ def _label_goal(
     """Add the source's shift of the labels' logits to the target's."""
     source, target = models
     theirs, own = (make_readout(model, *asked) for model in models)
-    before = read_labels(source, places[0].batch, theirs)
+    before = encoded_label_scores(source, places[0].batch, theirs)
     with attached(source, factored, expert.z):
-        shift = read_labels(source, places[0].batch, theirs) - before
+        shift = encoded_label_scores(source, places[0].batch, theirs) - before
     shift = shift - shift.mean(1, keepdim=True)
-    wanted = read_labels(target, places[1].batch, own) + shift
+    wanted = encoded_label_scores(target, places[1].batch, own) + shift
     wanted = wanted - wanted.mean(1, keepdim=True)
     return _Outputs(torch.tensor(own.tokens), wanted, float(shift.square().sum(1).mean()), own)
 

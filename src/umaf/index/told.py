@@ -25,7 +25,7 @@ from umaf.extraction.read_once import read_once
 from umaf.index.answers import answers_of, encode_probes, knowledge, read_answers
 from umaf.index.space import Space
 from umaf.models import Model
-from umaf.readout import make_readout, prepare, read_labels
+from umaf.readout import encoded_label_scores, make_readout, prepare
 
 # Probes are short; of larger batches more is padding.
 BATCH = 32
@@ -125,4 +125,6 @@ def _answers(model: Model, texts: Sequence[str], ask: Ask) -> tuple[Answers, int
         labels = ()  # words for the classes, in their order
     readout = make_readout(model, labels, ask.cue)
     batch = prepare(model, texts, readout, truncate=True)
-    return Answers(ask.cue, ask.labels, read_labels(model, batch, readout, batch_size=BATCH)), batch.cut
+    return Answers(
+        ask.cue, ask.labels, encoded_label_scores(model, batch, readout, batch_size=BATCH)
+    ), batch.cut

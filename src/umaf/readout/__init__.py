@@ -8,12 +8,12 @@ from umaf.readout.sample import samples
 from umaf.readout.scores import (
     Readout,
     answer_position,
+    encoded_label_scores,
     label_logits,
     label_scores,
     make_readout,
     pooled,
     prepare,
-    read_labels,
 )
 from umaf.readout.verbaliser import answer_tokens, label_tokens
 
@@ -27,6 +27,7 @@ __all__ = [
     "bits_per_byte",
     "continuations",
     "encode",
+    "encoded_label_scores",
     "label_logits",
     "label_scores",
     "label_tokens",
@@ -34,6 +35,5 @@ __all__ = [
     "pooled",
     "prepare",
     "prompt_of",
-    "read_labels",
     "samples",
 ]

@@ -177,10 +177,10 @@ def label_scores(
     """
     readout = make_readout(model, labels, cue)
     batch = prepare(model, texts, readout, truncate=truncate)
-    return read_labels(model, batch, readout, batch_size=batch_size)
+    return encoded_label_scores(model, batch, readout, batch_size=batch_size)
 
 
-def read_labels(model: Model, batch: Encoded, readout: Readout, *, batch_size: int = 64) -> Tensor:
+def encoded_label_scores(model: Model, batch: Encoded, readout: Readout, *, batch_size: int = 64) -> Tensor:
     """Reads texts that :func:`prepare` encoded, as :func:`label_scores` does.
 
     Returns:
