@@ -143,8 +143,7 @@ class _Reading:
 
     def __call__(self) -> Iterator[tuple[str, Tensor]]:
         for work in self._works:
-            for start in range(0, work.numel, CHUNK):
-                yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
+            yield from self._chunks(work)
 
     def thin(self) -> Iterator[tuple[str, Tensor]]:
         piece = min(CHUNK, max(PIECE, SAMPLE * CHUNK // max(self.entries, 1)))
@@ -170,10 +169,12 @@ class _Reading:
     def others(self) -> Iterator[tuple[str, Tensor]]:
         """Go over chunks of the tensors that are no matrices, for a method with a rule of its own for them."""
         for work in self._works:
-            if rule_of(work).needs.matrices:
-                continue
-            for start in range(0, work.numel, CHUNK):
-                yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
+            if not rule_of(work).needs.matrices:
+                yield from self._chunks(work)
+
+    def _chunks(self, work: Work) -> Iterator[tuple[str, Tensor]]:
+        for start in range(0, work.numel, CHUNK):
+            yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
 
 
 def merge_into(
