@@ -9,24 +9,34 @@ them become a dated record, comparison/merge/summary.json, and a table.
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import load_file
+from torch import nn
 
-from benchmarks.merge_experts import Asked, accuracy, heads_of, make, open_base, texts_of
-from benchmarks.merge_plan import BASES, SCALES, SEEDS, TASKS, Base
+from benchmarks.merge_experts import Asked, accuracy, first, heads_of, make, open_base, texts_of
+from benchmarks.merge_plan import ALONE, BASES, CHOOSING, SCALED, SCALES, SEEDS, TASKS, Base
 from benchmarks.speed_run import ROOT, Cost, merge_cost
 from umaf.files import hash_texts, write_json
 from umaf.merging.registry import METHODS, method_of
 from umaf.merging.stores import PACKERS
-from umaf.models import Model, bare, open_model
+from umaf.models import bare, open_model
 
 WORK = ROOT / "out" / "merge"
-SOURCES = ("src/umaf/merging/**/*.py", "src/umaf/tensors/*.py", "benchmarks/merge_*.py", "constraints.txt")
+SOURCES = (
+    "src/umaf/merging/**/*.py",
+    "src/umaf/tensors/*.py",
+    "benchmarks/merge_experts.py",
+    "benchmarks/merge_plan.py",
+    "constraints.txt",
+)
 LEFT_OUT = {
     "passthrough": "one model",
     "slerp": "two models",
@@ -59,55 +69,118 @@ def recipe(method: str, cache: Path, options: dict | None = None) -> dict:
     }
 
 
-def scores(model: Model, texts: dict[str, Asked], heads: dict) -> dict[str, float]:
+@functools.cache
+def asked_of(base: Base, split: str, seed: int) -> dict[str, Asked]:
+    """Draw the texts that every model of a base is asked; the tokenizer is the base's in all of them."""
+    return texts_of(open_base(base), split, seed)
+
+
+def scores(net: nn.Module, texts: dict[str, Asked], heads: dict) -> dict[str, float]:
     """Accuracy of one encoder on every task, each read by its own fixed head."""
-    net = bare(model.net).eval()
-    return {name: accuracy(net, texts[name], heads[name]) for name in TASKS}
+    return {name: accuracy(net.eval(), texts[name], heads[name]) for name in TASKS}
+
+
+def opened(folder: Path) -> nn.Module:
+    """Open the encoder in a folder."""
+    return bare(open_model(folder, head="base").net).eval()
 
 
 def references(base: Base, seed: int, cache: Path) -> dict[str, dict]:
-    """Measure what needs no merging: the base, each expert on its own task, and the model of all tasks."""
-    model, heads = open_base(base), heads_of(cache)
-    texts = texts_of(model, "test", seed)
-    own = {}
+    """Measure what needs no merging: the base, each expert on its own task, and the model of all tasks.
+
+    "alone.S" is S times an expert's delta on the base, asked the expert's own task: what a merge that gives each expert
+    this share would keep if the others did not disturb it.
+    """
+    heads, texts = heads_of(cache), asked_of(base, "test", seed)
+    start, own = opened(cache / "base"), {}
+    alone: dict[float, dict[str, float]] = {share: {} for share in ALONE}
     for name in TASKS:
-        net = bare(open_model(cache / name, head="base").net).eval()
-        own[name] = accuracy(net, texts[name], heads[name])
-    multitask = open_model(cache / "multitask", head="base")
+        expert = opened(cache / name)
+        own[name] = accuracy(expert, texts[name], heads[name])
+        for share, net in between(start, expert, ALONE):
+            alone[share][name] = accuracy(net, texts[name], heads[name])
     return {
-        "base": {"scores": scores(model, texts, heads)},
-        "experts": {"scores": own},
-        "multitask": {"scores": scores(multitask, texts, heads)},
+        "base": {"scores": scores(start, texts, heads)},
+        "multitask": {"scores": scores(opened(cache / "multitask"), texts, heads)},
+        **{f"alone.{share:g}": {"scores": found} for share, found in alone.items()},
+        "experts": {"scores": own, "apart": apart(cache)},
     }
 
 
-def merged(
-    base: Base, seed: int, cache: Path, method: str, options: dict | None = None, split: str = "test"
-) -> dict:
+def between(start: nn.Module, end: nn.Module, shares: Sequence[float]) -> Iterator[tuple[float, nn.Module]]:
+    """Give the models on the line from one to another, one after the other: 0 is the first, 1 the second."""
+    net, first, last = copy.deepcopy(start), start.state_dict(), end.state_dict()
+    for share in shares:
+        moved = {
+            name: torch.lerp(value, last[name], share) if value.is_floating_point() else value
+            for name, value in first.items()
+        }
+        net.load_state_dict(moved)
+        yield share, net
+
+
+def apart(cache: Path) -> dict[str, float]:
+    """Measure how far experts are from their base and from each other.
+
+    Returns:
+        `length`: of a delta, as a share of the base's, the mean over experts. `cosine` between deltas of two experts,
+        the mean over pairs. `rank`: share of a delta's energy in the first of every eight singular directions, the mean
+        over experts and some of the matrices.
+    """
+    base = load_file(cache / "base" / "model.safetensors")
+    experts = [load_file(cache / name / "model.safetensors") for name in TASKS]
+    gram, total, shares = torch.zeros(len(TASKS), len(TASKS), dtype=torch.float64), 0.0, []
+    for place, (name, value) in enumerate(sorted(base.items())):
+        deltas = torch.stack([expert[name] - value for expert in experts]).flatten(1)
+        gram += (deltas @ deltas.T).double()
+        total += float(value.double().square().sum())
+        if value.ndim == 2 and "embed" not in name and place % 4 == 0:
+            energy = torch.linalg.svdvals(deltas.view(len(TASKS), *value.shape)).square()
+            kept = energy[:, : energy.shape[1] // len(TASKS)].sum(1) / energy.sum(1)
+            shares.append(float(kept.mean()))
+    length = gram.diagonal().sqrt()
+    cosine = gram / length.outer(length)
+    others = cosine[~torch.eye(len(TASKS), dtype=torch.bool)]
+    return {
+        "length": float(length.mean()) / total**0.5,
+        "cosine": float(others.mean()),
+        "rank": sum(shares) / len(shares),
+    }
+
+
+def merged(base: Base, seed: int, cache: Path, method: str) -> dict:
     """Merge by the command line, open the result, and ask it every task."""
-    file, out = cache / "recipe.yml", cache / "merged"
-    file.write_text(yaml.safe_dump(recipe(method, cache, options)))
-    cost = merge_cost([UMAF, "merge", file], out)
-    model = open_model(out, head="base")
-    result = {"scores": scores(model, texts_of(model, split, seed), heads_of(cache)), **vars(cost)}
-    shutil.rmtree(out)
-    return result
+    cost = merge_by(method, cache)
+    result = scores(opened(cache / "merged"), asked_of(base, "test", seed), heads_of(cache))
+    shutil.rmtree(cache / "merged")
+    return {"scores": result, **vars(cost)}
 
 
-def swept(base: Base, seed: int, cache: Path) -> dict:
-    """Task arithmetic at the scale that does best on validation texts."""
-    tried = {
-        scale: merged(base, seed, cache, "task_arithmetic", {"scale": scale}, "validation")["scores"]
-        for scale in SCALES
-    }
+def merge_by(method: str, cache: Path) -> Cost:
+    """Merge the experts in a folder by the command line into its folder `merged`."""
+    file = cache / "recipe.yml"
+    file.write_text(yaml.safe_dump(recipe(method, cache)))
+    return merge_cost([UMAF, "merge", file], cache / "merged")
+
+
+def scaled(base: Base, seed: int, cache: Path, method: str) -> dict:
+    """Merge by a method, and multiply the merged delta by what does best on validation texts (`scale` in a recipe)."""
+    cost, heads = merge_by(method, cache), heads_of(cache)
+    texts = {name: first(asked, CHOOSING) for name, asked in asked_of(base, "validation", seed).items()}
+    start, end = opened(cache / "base"), opened(cache / "merged")
+    tried = {scale: scores(net, texts, heads) for scale, net in between(start, end, SCALES)}
     best = max(tried, key=lambda scale: sum(tried[scale].values()))
-    return {**merged(base, seed, cache, "task_arithmetic", {"scale": best}), "scale": best}
+    ((_, net),) = between(start, end, [best])
+    result = scores(net, asked_of(base, "test", seed), heads)
+    shutil.rmtree(cache / "merged")
+    curve = {f"{scale:g}": sum(found.values()) / len(TASKS) for scale, found in tried.items()}
+    return {"scores": result, **vars(cost), "scale": best, "validation": curve}
 
 
 def stored(base: Base, seed: int, cache: Path, way: str) -> dict:
     """Pack the experts, restore each, and ask each its own task."""
     out, heads = cache / "store", heads_of(cache)
-    texts = texts_of(open_base(base), "test", seed)
+    texts = asked_of(base, "test", seed)
     experts = [part for task in TASKS for part in ("--expert", f"{task}={cache / task}")]
     cost: Cost = merge_cost([UMAF, "compress", way, "--base", cache / "base", *experts], out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -116,8 +189,7 @@ def stored(base: Base, seed: int, cache: Path, way: str) -> dict:
     for task in TASKS:
         back = cache / "restored"
         merge_cost([UMAF, "restore", out, "--base", cache / "base", "--expert", task], back)
-        net = bare(open_model(back, head="base").net).eval()
-        found[task] = accuracy(net, texts[task], heads[task])
+        found[task] = accuracy(opened(back), texts[task], heads[task])
         shutil.rmtree(back)
     shutil.rmtree(out)
     return {"scores": found, **vars(cost), "bytes": size, "bytes_of_experts": whole}
@@ -129,8 +201,9 @@ def measure(base: Base, seed: int, home: Path, chosen: Sequence[str] | None = No
     cache.mkdir(parents=True, exist_ok=True)
     make(base, seed, cache)
     work = {name: lambda name=name: merged(base, seed, cache, name) for name in methods()}
-    work["task_arithmetic_swept"] = lambda: swept(base, seed, cache)
+    work["task_arithmetic_swept"] = lambda: scaled(base, seed, cache, "task_arithmetic")
     work |= {f"store.{way}": lambda way=way: stored(base, seed, cache, way) for way in PACKERS.names()}
+    work |= {f"scaled.{name}": lambda name=name: scaled(base, seed, cache, name) for name in SCALED}
     found = home / f"{base.name}--{seed}"
     found.mkdir(parents=True, exist_ok=True)
     if not (found / "experts.json").exists():

@@ -52,6 +52,11 @@ def ask(model: Model, task: Task, split: str, limit: int, seed: int) -> Asked:
     return Asked(tuple(tuple(row) for row in tokens), answers)
 
 
+def first(asked: Asked, count: int) -> Asked:
+    """Keep the first texts of a split."""
+    return Asked(asked.tokens[:count], asked.answers[:count])
+
+
 def features(net: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     """Mean of the last hidden states over each text's tokens, `[text, hidden]`, with a norm of about 1 per entry."""
     longest = max(len(row) for row in rows)

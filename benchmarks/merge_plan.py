@@ -16,9 +16,29 @@ TASKS = (
     "qnli",
 )
 TEST = 200
-"""Test texts per task; the swept scale of task arithmetic is chosen on as many validation texts, where there are."""
+"""Test texts per task."""
+CHOOSING = 100
+"""Validation texts per task that a scale is chosen on."""
 LETTERS = 200
-SCALES = tuple(step / 10 for step in range(1, 11))
+SCALES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+"""What a merged delta is multiplied by, where the scale is chosen."""
+SCALED = (
+    "ties",
+    "pcb",
+    "consensus_ta",
+    "iso_c",
+    "tsv_m",
+    "wudi",
+    "dare_linear",
+    "breadcrumbs",
+    "emr_unified",
+    "sce",
+    "knots",
+    "della",
+)
+"""Methods that are measured with a chosen scale, too."""
+ALONE = (0.125, 0.5)
+"""Shares of one expert's delta that are put on the base without the others; an eighth is its share of a mean."""
 
 
 @dataclass(frozen=True)

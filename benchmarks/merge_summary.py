@@ -85,11 +85,17 @@ def _figures(base: str, seeds: list[dict]) -> dict[str, Figure]:
     for kind, found in (("average", averages(seeds)), ("share", shares(seeds))):
         for name, values in sorted(found.items(), key=lambda item: -statistics.fmean(item[1])):
             figures[f"{kind}.{name}.{base}"] = _over_seeds(values)
-    ours = averages(seeds)
-    common = [name for name in PUBLISHED if name in ours]
-    if len(common) > 2:
-        agreement = kendalltau([PUBLISHED[n] for n in common], [statistics.fmean(ours[n]) for n in common])
-        figures[f"order.kendall.{base}"] = Figure(round(float(agreement.statistic), 3), n=len(common))
+    ours = {name: statistics.fmean(values) for name, values in averages(seeds).items()}
+    chosen = {name: ours.get(f"scaled.{name}", value) for name, value in ours.items()}
+    for name, found in (("order.kendall", ours), ("order.kendall.scaled", chosen)):
+        common = [name for name in PUBLISHED if name in found]
+        if len(common) > 2 and (found is ours or found != ours):
+            agreement = kendalltau([PUBLISHED[n] for n in common], [found[n] for n in common])
+            figures[f"{name}.{base}"] = Figure(round(float(agreement.statistic), 3), n=len(common))
+    for name in ("length", "cosine", "rank"):
+        values = [results["experts"]["apart"][name] for results in seeds if "apart" in results["experts"]]
+        if values:
+            figures[f"experts.{name}.{base}"] = _over_seeds(values)
     return figures
 
 
