@@ -26,6 +26,8 @@ Asked = str | Request
 Told = Callable[[str], None]
 BATCH = 64
 """Replies that are written at once: on a CPU, a file of thousands of requests would fill the memory without a fault."""
+COLD = 1e-5
+"""Temperatures below this take the likeliest token: logits divided by them leave the range of float32."""
 _TOO_MUCH = "A single request does not fit the memory; ask for a shorter reply or use a smaller model."
 _TOO_MANY = (
     "A batch of replies does not fit the memory to its end; ask for shorter replies, or for fewer at once."
@@ -228,7 +230,7 @@ class AdaptiveModel:
 
     def _pass(self, asks, decision, drawings, rows, left=lambda row: False) -> Iterator[list[Piece]]:
         """One batch of the second pass; pieces carry the rows of the whole."""
-        own = [_lined(asks[row], drawings[row]) for row in rows]
+        own = [_settled(asks[row], drawings[row]) for row in rows]
         longest = max(one.max_new_tokens for one in own)
         prompts = fitting(self.shelf.model, [asks[row].prompt for row in rows], longest)
         mixture = tuple(decision.weights[rows[0]].flatten().tolist())
@@ -330,6 +332,9 @@ def _request(model: Model, one: Asked, cue: str | None = None) -> Request:
     return one if isinstance(one, Request) else asked(model, one, cue)
 
 
-def _lined(request: Request, drawing: Drawing) -> Drawing:
-    """End a reply with its line where the request's form wants that."""
-    return replace(drawing, stop=("\n", *drawing.stop)) if request.lines else drawing
+def _settled(request: Request, drawing: Drawing) -> Drawing:
+    """End a reply with its line where the request's form wants that; draw nothing where it is too cold to."""
+    stop = ("\n", *drawing.stop) if request.lines else drawing.stop
+    return replace(
+        drawing, stop=stop, temperature=drawing.temperature if drawing.temperature >= COLD else 0.0
+    )

@@ -28,7 +28,12 @@ class Request:
 
 
 def asked(model: Model, text: str, cue: str | None = None) -> Request:
-    """Make a request of a text, which is continued as it is or, with a cue, answered in one line."""
+    """Make a request of a text, which is continued as it is or, with a cue, answered in one line.
+
+    Raises:
+        ConfigError: the text holds half of a character.
+    """
+    _whole(text)
     return Request(prompt_of(model, text, cue), text, lines=cue is not None)
 
 
@@ -44,7 +49,7 @@ def conversation(model: Model, messages: Sequence[Mapping[str, str]], *, cue: st
         cue: the word before a reply, for models without a template.
 
     Raises:
-        ConfigError: no messages, an unknown role, or a template that refuses them.
+        ConfigError: no messages, an unknown role, half of a character, or a template that refuses them.
 
     Example:
         >>> from umaf.models import open_model
@@ -59,6 +64,7 @@ def conversation(model: Model, messages: Sequence[Mapping[str, str]], *, cue: st
         raise ConfigError(
             f"A conversation needs messages of {', '.join(ROLES)}, the last one the user's, but {found} were given."
         )
+    _whole("".join(message["content"] for message in messages))
     if model.tokenizer.chat_template:
         try:
             prompt = model.tokenizer.apply_chat_template(
@@ -77,3 +83,13 @@ def conversation(model: Model, messages: Sequence[Mapping[str, str]], *, cue: st
     return Request(
         prompt_of(model, "\n".join(lines), cue) if cue else "\n".join(lines) + "\n", users[-1], lines=True
     )
+
+
+def _whole(text: str) -> None:
+    """Refuse what no tokenizer reads: bytes of a terminal that are not UTF-8 arrive as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise ConfigError(
+            f"A request holds half of a character at place {problem.start}, which is no text; write it in UTF-8."
+        ) from None

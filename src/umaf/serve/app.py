@@ -172,9 +172,13 @@ class _Service:
 
 async def _read(kind: type[Body], request: Request) -> Body:
     try:
-        return read_body(kind, json.loads(await request.body()))
+        data = json.loads(await request.body())
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Fault(400, "The body holds half of a character (a lone surrogate), which is no text.") from None
     except (ValueError, RecursionError) as problem:
         raise Fault(400, f"The body is not JSON ({str(problem)[:100]}).") from None
+    return read_body(kind, data)
 
 
 def _teller(loop: asyncio.AbstractEventLoop, told: asyncio.Queue[tuple[int, Event]], index: int):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from umaf.dispatch.decode import Drawing
 from umaf.serve.faults import Fault
@@ -27,6 +27,14 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
+}
+
+
+# What a field of several forms may be, in place of what each form lacks.
+FORMS = {
+    "prompt": "give a text, or a list of texts",
+    "experts": "give an expert's name, or weights by name",
+    "content": "give a text, or parts that hold text",
 }
 
 
@@ -56,6 +64,11 @@ class Common(BaseModel):
     @classmethod
     def _several(cls, value: object) -> object:
         return [value] if isinstance(value, str) else ([] if value is None else value)
+
+    @field_validator("n", "stream", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        return {"n": 1, "stream": False}[str(info.field_name)] if value is None else value
 
     @property
     def longest(self) -> int | None:
@@ -142,5 +155,8 @@ def read_body(kind: type[Body], data: Any) -> Body:
         return kind.model_validate(data)
     except ValidationError as problem:
         first = problem.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Fault(400, f"{where or 'The body'}: {first['msg'][:200]}.", param=where or None) from None
+        path = [str(part) for part in first["loc"]]
+        several = next((at for at, part in enumerate(path) if part in FORMS), None)
+        where = ".".join(path if several is None else path[: several + 1])
+        why = first["msg"][:200] if several is None else FORMS[path[several]]
+        raise Fault(400, f"{where or 'The body'}: {why}.", param=where or None) from None

@@ -21,6 +21,12 @@ from umaf.serve.faults import Fault, fault_of
 _LOG = logging.getLogger("umaf.serve")
 
 
+def _unknown(count: int) -> Fault:
+    """Log what nobody expected, and give what clients are told of it."""
+    _LOG.exception("a batch of %d failed", count)
+    return Fault(500, "The server failed while it wrote the reply; its log says how.", "internal")
+
+
 @dataclass(frozen=True)
 class Begun:
     """A reply is about to be written: which experts it gets, and why."""
@@ -128,13 +134,7 @@ class Worker:
             try:
                 self._serve(jobs)
             except Exception:  # the thread outlives whatever goes wrong with a batch
-                _LOG.exception("a batch of %d failed", len(jobs))
-                for job in jobs:
-                    job.tell(
-                        Fault(
-                            500, "The server failed while it wrote the reply; its log says how.", "internal"
-                        )
-                    )
+                self._fail(jobs, _unknown(len(jobs)))
 
     def _next(self) -> list[Job] | None:
         """Wait for a job, and take along what waits behind it."""
@@ -170,9 +170,13 @@ class Worker:
                 continue
             job.tell(Begun(decision.shares(0), decision.explain(0), size))
             ready.append((job, decision, size))
-        if not ready:
+        self._write(ready)
+
+    def _write(self, ready: list[tuple[Job, Decision, int]]) -> None:
+        """Write one batch; where it fails, those who have read nothing yet get their replies one by one."""
+        going, read = [job for job, _, _ in ready], set()
+        if not going:
             return
-        going = [job for job, _, _ in ready]
         try:
             pieces = self._adaptive.stream(
                 [job.request for job in going],
@@ -181,9 +185,15 @@ class Worker:
                 left=lambda row: going[row].over() or self._closing.is_set(),
             )
             for piece in pieces:
+                if piece.text or piece.finish is not None:
+                    read.add(piece.row)
                 going[piece.row].tell(Written(piece.text, piece.finish, piece.tokens))
-        except UmafError as problem:
-            self._fail(going, fault_of(problem))
+        except Exception as problem:  # a request at fault does not take its neighbours along
+            fault = fault_of(problem) if isinstance(problem, UmafError) else _unknown(len(going))
+            alone = [] if len(going) == 1 else [at for at in range(len(going)) if at not in read]
+            self._fail([job for at, job in enumerate(going) if at not in alone], fault)
+            for at in alone:
+                self._write([ready[at]])
 
     def _fitted(self, job: Job) -> int:
         """Count a prompt's tokens, and cut the length of a reply that asked for none."""

@@ -297,6 +297,20 @@ def test_conversations_without_a_template(base):
         conversation(base, messages[:3])
 
 
+def test_half_characters_are_no_request(base):
+    """A terminal that does not speak UTF-8 gives its bytes as halves of characters, which no tokenizer reads."""
+    with pytest.raises(ConfigError, match="half of a character at place 2"):
+        asked(base, "is\udcff")
+    with pytest.raises(ConfigError, match="half of a character"):
+        conversation(base, [{"role": "user", "content": "\ud800"}], cue="answer")
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-38, 1e-9])
+def test_the_coldest_temperatures_take_the_likeliest_token(adaptive, temperature):
+    cold, likeliest = (adaptive.generate(TEXTS, drawing=Drawing(6, heat)) for heat in (temperature, 0.0))
+    assert texts_of(cold) == texts_of(likeliest)
+
+
 def test_conversations_with_a_template(pico):
     model = open_model(pico("gpt2"))
     turn = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

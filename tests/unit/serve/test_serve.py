@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import httpx
 import openai
@@ -16,11 +17,14 @@ import torch
 
 from tests.unit.dispatch.conftest import make_expert
 from umaf.dispatch.adaptive import AdaptiveModel
+from umaf.dispatch.chat import Request
 from umaf.dispatch.decode import Drawing
 from umaf.dispatch.shelf import by_name, open_shelf
-from umaf.errors import ConfigError
+from umaf.errors import ConfigError, NumericalError
 from umaf.models import open_model
 from umaf.serve import worker as worker_module
+from umaf.serve.bodies import Completion, read_body
+from umaf.serve.faults import Fault
 from umaf.serve.run import serve, served
 from umaf.serve.settings import ServeSettings
 
@@ -203,6 +207,112 @@ def test_what_cannot_be_answered(client, more, kind, sentence):
     assert sentence in caught.value.message
     with pytest.raises(kind):
         list(client.completions.create(stream=True, **asked))
+
+
+@pytest.fixture
+def worker(adaptive):
+    found = worker_module.Worker(adaptive, batch=4, waiting=4)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    "wild", [{"experts": {"good": 1e30}}, {"temperature": 1e-300, "experts": "good"}, {"experts": "sums"}]
+)
+def test_a_request_at_fault_leaves_its_neighbours_alone(adaptive, worker, wild):
+    """What one client asks for, however wild, is not answered for by those whose requests are in the same batch."""
+    asked = {"model": "umaf", "prompt": "is", "max_tokens": 5, "temperature": 0}
+    told = [[], [], []]
+    jobs = []
+    for at, more in enumerate([{"experts": "bad"}, wild, {"experts": "base"}]):
+        body = read_body(Completion, {**asked, **more})
+        experts = {} if body.experts == "base" else body.experts
+        drawing = body.drawing(5, 0)
+        jobs.append(
+            worker_module.Job(Request("is", "is"), drawing, experts, told[at].append, time.monotonic() + 60)
+        )
+    worker._serve(jobs)  # by hand, so that it is one batch
+    for at, experts in ((0, "bad"), (2, {})):
+        begun, *written = told[at]
+        assert isinstance(begun, worker_module.Begun)
+        assert "".join(piece.text for piece in written) == direct(adaptive, "is", 5, experts=experts).text
+        assert [piece.finish for piece in written if piece.finish] == ["length"]
+    last = told[1][-1]
+    assert isinstance(last, Fault) or last.finish == "length"
+
+
+def test_a_fault_in_the_middle_is_told_to_those_who_have_read_something(worker, monkeypatch):
+    """A reply that is half read cannot be begun again; one of which nothing was read is written by itself."""
+    told, whole = [[], []], AdaptiveModel.stream
+
+    def breaking(self, requests, decision, **more):
+        for at, piece in enumerate(whole(self, requests, decision, **more)):
+            if len(requests) > 1 and at == 1:
+                raise NumericalError("the second row broke")
+            yield replace(piece, text="x") if len(requests) > 1 else piece
+
+    monkeypatch.setattr(AdaptiveModel, "stream", breaking)
+    jobs = [
+        worker_module.Job(Request("is", "is"), Drawing(3), "bad", one.append, time.monotonic() + 60)
+        for one in told
+    ]
+    worker._serve(jobs)  # by hand, so that it is one batch
+    assert isinstance(told[0][-1], Fault) and "the second row broke" in told[0][-1].message
+    assert [type(one).__name__ for one in told[1]].count("Begun") == 1
+    assert told[1][-1].finish == "length"
+
+
+def test_the_coldest_temperature_takes_the_likeliest_token(client, adaptive):
+    cold = client.completions.create(model="umaf", prompt="is", max_tokens=6, temperature=1e-300)
+    assert cold.choices[0].text == direct(adaptive, "is", 6).text
+
+
+@pytest.mark.parametrize("field", ["n", "stream", "stop", "seed", "top_p", "temperature", "stream_options"])
+def test_null_is_as_good_as_left_out(where, field):
+    body = {"model": "umaf", "prompt": "is", "max_tokens": 3, field: None}
+    assert post(where, "/completions", json.dumps(body).encode()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param", "sentence"),
+    [
+        ("/completions", {"prompt": [1, 2]}, "prompt", "give a text, or a list of texts"),
+        ("/completions", {"experts": ["good"]}, "experts", "give an expert's name, or weights by name"),
+        (
+            "/completions",
+            {"experts": {"good": "much"}},
+            "experts",
+            "give an expert's name, or weights by name",
+        ),
+        (
+            "/chat/completions",
+            {"messages": [{"role": "user", "content": None}]},
+            "messages.0.content",
+            "give a text, or parts that hold text",
+        ),
+    ],
+)
+def test_a_field_of_the_wrong_form_is_told_what_it_may_be(where, path, more, param, sentence):
+    body = {"model": "umaf", "prompt": "is", **more}
+    error = post(where, path, json.dumps(body).encode()).json()["error"]
+    assert error["param"] == param and error["message"] == f"{param}: {sentence}."
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/completions", {"prompt": "half a \ud800"}),
+        ("/completions", {"stop": "\ud800"}),
+        ("/completions", {"experts": "\ud800"}),
+        ("/completions", {"experts": {"\ud800": 1.0}}),
+        ("/chat/completions", {"messages": [{"role": "user", "content": "\udfff"}]}),
+    ],
+)
+def test_half_characters_are_no_text(where, path, more):
+    body = {"model": "umaf", "prompt": "is", "messages": [{"role": "user", "content": "is"}], **more}
+    response = post(where, path, json.dumps(body).encode())
+    assert response.status_code == 400
+    assert "half of a character" in response.json()["error"]["message"]
 
 
 def test_a_token_is_needed(where):
