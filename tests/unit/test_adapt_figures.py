@@ -9,6 +9,7 @@ from benchmarks.adapt_plan import SEEDS, TASKS, cells, settings_of
 from benchmarks.adapt_summary import figures_of, gain, scores
 from benchmarks.adapt_unseen import SOURCES, Cell
 from benchmarks.adapt_unseen_figures import difference
+from benchmarks.adapt_unseen_figures import figures_of as unseen_figures
 
 
 def cell(right: float, bare: float, parameters: int = 10) -> dict:
@@ -78,6 +79,17 @@ def test_a_choice_counts_as_what_was_chosen_and_draws_count_with_their_mean():
     )
     assert over_best is not None and over_best.value == pytest.approx(0.1)
     assert difference(cells, "prompt", "base") is None
+
+
+def test_hindsight_is_the_best_of_base_and_experts_on_the_test():
+    alone = dict.fromkeys((task.partition("/")[2] for task in TASKS), 0.4)
+    worse = unseen(base=0.5, fewshot10=0.5, **alone)
+    better = unseen(base=0.5, fewshot10=0.5, **{**alone, "lists": 0.6})
+    for one in (worse, better):
+        one["chosen"]["shots10"], one["seconds"] = "lists", {}
+    cells = {(task, seed): cell for task, cell in (("a", worse), ("b", better)) for seed in SEEDS}
+    assert unseen_figures(cells)["gain.hindsight_over_base.unseen"].value == pytest.approx(0.05)
+    assert "gain.oracle_over_base.unseen" not in unseen_figures(cells)
 
 
 def test_every_stage_of_the_unseen_tasks_is_something_a_cell_does():
