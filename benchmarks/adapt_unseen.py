@@ -16,7 +16,7 @@ dispatcher has seen a text of the unseen tasks. A cell is one unseen task by one
 - what makes a mixture good, and how far it may lie from the base, was chosen on train tasks, each with the experts of
   the others, by validation texts;
 - how much there is to be found is asked in two ways that no user has: weights searched for on as many validation texts
-  as are tested (64 mixtures), and the base or expert that is best on the test itself, chosen in hindsight;
+  as are tested (48 mixtures), and the base or expert that is best on the test itself, chosen in hindsight;
 - matrices are multiplied in bfloat16 everywhere, as in the experts' training and test.
 
 Figures are differences in the share of right answers on the same test texts, mean over tasks and seeds, with intervals
@@ -77,7 +77,7 @@ TEST, VALIDATION, BATCH = 120, 60, 60
 NAMED = 120
 """Texts per train task that the classifier and the probe learn from."""
 SEARCH = CrossEntropy(population=16, elites=4, iterations=8)
-BRIEF = CrossEntropy(population=16, elites=4, iterations=4)
+BRIEF = CrossEntropy(population=12, elites=4, iterations=4)
 """The search on many examples, each mixture of which costs more."""
 
 
