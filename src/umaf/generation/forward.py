@@ -1,7 +1,8 @@
 """Route `generate`: one forward pass of a trained generator; no gradient step, no answer of a source.
 
 The sources' answers have gone into the fused fingerprint. From then on only it, the label words and the probes' texts
-are used: the fingerprint says what each probe is called, and the target reads the probes once.
+are used: the fingerprint says what each probe is called, and the target reads the probes twice, the second time with the
+adapter, to take back what the rest of the layer made of it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from umaf.adapters.factors import truncate as truncated
 from umaf.errors import ConfigError, TaskError
 from umaf.extraction import Answers, Fingerprint, along
 from umaf.generation.decisions import Asked, ask, batches, decide
-from umaf.generation.distill import distill
+from umaf.generation.distill import RATE, distill
 from umaf.generation.generator import Generator, load_generator, shipped_generator
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
 from umaf.generation.solve import Solved
 from umaf.generation.structured import at_answers, listening, values
+from umaf.generation.train import widened
 from umaf.models import Model
 
 BATCH = 64
+REFINING = 2.0
+"""Refining is short: its rate is this many times that of `distill`, chosen on development capabilities."""
 
 
 def forward(
@@ -84,7 +88,10 @@ def forward(
     history.append({**row, "lost to the rank": max(lost.values())})
     if not refine:
         return Solved(small, tuple(history))
-    more = distill(model, goals, rank=rank, steps=refine, start=small, seed=seed, truncate=truncate)
+    start, rate = widened(small, rank, seed), REFINING * RATE / model.width
+    more = distill(
+        model, goals, rank=rank, steps=refine, rate=rate, start=start, seed=seed, truncate=truncate
+    )
     return Solved(more.factors, (*history, *more.history))
 
 
@@ -108,23 +115,35 @@ def adapter(
     said = [called.to(model.device) for called in calls(generator, goals, fingerprint)]
     heard = [ask(model, goal, truncate=cut) for goal in goals]
     pushes = [values(asked, generator.card.writers[-1]) for asked in heard]
-    given, logits = [], []
+
+    def written(keys: Sequence[Tensor], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:
+        pairs = zip(keys, pushes, strict=True)
+        return combine([generator.update(key, push, scales) for key, push in pairs], weights)
+
     with cores(model, *as_cores(shared)):
-        for asked in heard:
-            read, answered = seen(asked, generator.card.writers)
-            given.append(read)
-            logits.append(answered)
-    whole = {writer: torch.cat([read[writer] for read in given]) for writer in generator.card.writers}
-    rows, scales = generator.side_by_side(whole)
-    reads = rows.split([len(goal.texts) for goal in goals])
-    parts = [
-        {name: (a.contiguous(), b.contiguous()) for name, (a, b) in generator.update(k, push, scales).items()}
-        for k, push in zip(generator.keys(reads, said, logits, scales), pushes, strict=True)
-    ]
+        given, logits = _all_seen(heard, generator.card.writers)
+        rows, scales = generator.side_by_side(given)
+        reads = rows.split([len(goal.texts) for goal in goals])
+        keys = generator.keys(reads, said, logits, scales)
+        # Each capability at its full weight: what is taken back is what its own update did on the way out.
+        with cores(model, *as_cores(written(keys, [1.0] * len(goals)))):
+            given, logits = _all_seen(heard, generator.card.writers)
+        rows, _ = generator.side_by_side(given, scales)
+        reads = rows.split([len(goal.texts) for goal in goals])
+        more = generator.corrections(reads, said, logits, scales)
     weights = [goal.weight for goal in goals]
     share = max(map(abs, weights))
-    own = combine(parts, [weight / share for weight in weights])
-    return {name: (a.cpu(), b.cpu()) for name, (a, b) in {**shared, **own}.items()}
+    own = written([a + b for a, b in zip(keys, more, strict=True)], [weight / share for weight in weights])
+    whole = {**shared, **own}
+    return {name: (a.contiguous().cpu(), b.contiguous().cpu()) for name, (a, b) in whole.items()}
+
+
+def _all_seen(heard: Sequence[Asked], writers: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Read what writers are given at the probes of all capabilities, one after another, and each one's logits."""
+    found = [seen(asked, writers) for asked in heard]
+    return {name: torch.cat([given[name] for given, _ in found]) for name in writers}, [
+        logits for _, logits in found
+    ]
 
 
 def calls(

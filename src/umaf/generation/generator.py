@@ -26,7 +26,7 @@ from umaf.extraction.store import read_tensors, write_tensors
 from umaf.extraction.universal import FILE
 from umaf.files import whole_folder, write_json
 from umaf.generation.newton import as_cores
-from umaf.generation.structured import fitted, levelled, plainly
+from umaf.generation.structured import corrected, fitted, levelled, plainly
 from umaf.generation.train import nothing
 from umaf.models import Model, shape_hash, weights_hash
 
@@ -117,9 +117,11 @@ class Generator:
             named |= {f"shared.{module}.A": a, f"shared.{module}.B": b}
         return named
 
-    def side_by_side(self, given: Mapping[str, Tensor]) -> tuple[Float[Tensor, "text in"], dict[str, Tensor]]:
-        """Put what all writers are given side by side, each over its root mean square; these come second."""
-        scales = {
+    def side_by_side(
+        self, given: Mapping[str, Tensor], scales: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "text in"], Mapping[str, Tensor]]:
+        """Put what all writers are given side by side, each over its root mean square or the scales given."""
+        scales = scales or {
             writer: given[writer].detach().square().mean().sqrt().clamp_min(1e-6)
             for writer in self.card.writers
         }
@@ -144,6 +146,18 @@ class Generator:
         silent = torch.cat(plain, dim=1) if plain else None
         told, level = fitted(reads, said, self.ridge.exp(), plain=silent), levelled(reads, logits)
         return [self.size.exp() * one + other for one, other in zip(told, level, strict=True)]
+
+    def corrections(
+        self,
+        reads: Sequence[Float[Tensor, "text in"]],
+        said: Sequence[Float[Tensor, "text label"]],
+        logits: Sequence[Float[Tensor, "text label"]],
+        scales: Mapping[str, Tensor],
+    ) -> list[Float[Tensor, "in label"]]:
+        """Find what to add to keys, from what a target does with them: as `keys`, all read with the adapter active."""
+        plain = [self.plain[writer].to(scale) / scale for writer, scale in scales.items() if self.plain]
+        silent = torch.cat(plain, dim=1) if plain else None
+        return corrected(reads, said, logits, self.ridge.exp(), size=self.size.exp(), plain=silent)
 
     def update(
         self, keys: Float[Tensor, "in label"], push: Float[Tensor, "label out"], scales: Mapping[str, Tensor]

@@ -23,6 +23,9 @@ from umaf.models import Model
 from umaf.pulse import heard, tell
 from umaf.readout import answer_loss
 
+DEAD = 1e-4
+"""A direction this much shorter than a module's longest is unused."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -102,6 +105,33 @@ def fresh(like: Tensor, seed: int, name: str) -> Tensor:
     """Draw an A as a fresh LoRA has it: uniform with the bound 1 / sqrt(in) (Hu et al., 2021, as in PEFT)."""
     draw = seeds.generator(seed, "fresh", name)
     return (torch.rand(like.shape, generator=draw) * 2 - 1) / like.shape[-1] ** 0.5
+
+
+def widened(factors: Factors, rank: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Give an adapter the directions that it leaves unused, so that training can use them; it says the same as before.
+
+    Args:
+        factors: rank-reduced factors, such as a generated adapter's, whose writers have one direction per label.
+        rank: what every module gets, where it has less; unused are directions of length 0 too.
+        seed: of the fresh As; their Bs are 0.
+
+    Example:
+        >>> few = {"m": (torch.ones(1, 3), torch.ones(2, 1))}
+        >>> a, b = widened(few, 4)["m"]
+        >>> list(a.shape), (b @ a).unique().tolist(), bool((a.norm(dim=1) > 0).all())
+        ([4, 3], [1.0], True)
+    """
+    found = {}
+    for name, (a, b) in factors.items():
+        lengths = a.norm(dim=-1) * b.norm(dim=-2)
+        used = (lengths > DEAD * lengths.amax(-1, keepdim=True)).to(a)
+        missing = max(rank - a.shape[-2], 0)
+        new = fresh(torch.empty(*a.shape[:-2], a.shape[-2] + missing, a.shape[-1]), seed, name).to(a)
+        kept, rest = new[..., : a.shape[-2], :], new[..., a.shape[-2] :, :]
+        down = torch.cat([torch.where(used[..., None] > 0, a, kept), rest], dim=-2)
+        up = torch.cat([b * used[..., None, :], b.new_zeros(*b.shape[:-1], missing)], dim=-1)
+        found[name] = (down, up)
+    return found
 
 
 def optimise(asked: Sequence[Asked], schedule: Schedule, *, seed: int = 0) -> None:
