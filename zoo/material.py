@@ -2,7 +2,6 @@
 
     python -m zoo.material space --out zoo/space                    the universal space, of train texts
     python -m zoo.material texts --out out/material                 places of the train texts, for generators
-    python -m zoo.material texts --out out/wide --selfmade 300      the same, and capabilities that plain texts make
     python -m zoo.material entries --out out/material --model bert-1m gpt2-1m --split train validation
 
 Experts come from the bank (`umaf zoo bank --kind experts`), and those that are missing are left out and counted. Only
@@ -31,16 +30,12 @@ from umaf.tasks.task import Example, Task
 from umaf.training.entries import Entry, EntryCard
 from umaf.training.material import gather
 from zoo.bank import CACHE, Item, items, place_of
-from zoo.selfmade import selfmade as made
-from zoo.selfmade import sentences
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "material"
 SOURCES = ("bert-1m", "gpt2-1m", "llama-1m", "t5-1m", "mixtral-1m", "minilm")
 LETTERS = 120
 """Texts are cut to this many characters: the models are small, and so is the time."""
 EACH, CALIBRATION, PROBES = 60, 4000, 64
-SENTENCES = 1200
-"""Of every running text, for capabilities that plain texts make."""
 
 
 def tasks(split: str, *, each: int, data: str | None = None) -> list[Task]:
@@ -69,32 +64,13 @@ def make_space(out: Path, *, reader: str, each: int, data: str | None) -> Path:
     return space.save(out / FILE)
 
 
-def make_texts(out: Path, *, each: int, data: str | None, selfmade: int = 0) -> Path:
-    """Write the material of generators: texts of train and validation capabilities, and their places.
-
-    Args:
-        out: the folder.
-        each: texts of each label.
-        data: folder of real data.
-        selfmade: train capabilities that plain texts make by themselves, beside those of the bank.
-    """
+def make_texts(out: Path, *, each: int, data: str | None) -> Path:
+    """Write the material of generators: texts of train and validation capabilities, and their places."""
     compute = load_bound(out if (out / FILE).is_file() else None)
     asked = [
         (split, task) for split in ("train", "validation") for task in tasks(split, each=each, data=data)
     ]
-    if selfmade:
-        asked += _selfmade([task for split, task in asked if split == "train"], selfmade, data)
     return gather(asked, compute).save(out / "material.safetensors")
-
-
-def _selfmade(known: Sequence[Task], count: int, data: str | None) -> list[tuple[str, Task]]:
-    """Let the texts of train capabilities, and running text where there is some, make capabilities."""
-    folder = door.find_data(data)
-    plain = sentences(folder, each=SENTENCES, letters=LETTERS) if folder else []
-    texts = dict.fromkeys([*(example.text for task in known for example in task.train), *plain])
-    words = sorted({label for task in known for label in task.labels})
-    cues = sorted({task.cue for task in known})
-    return made(list(texts), train=count, validation=count // 8, words=words, cues=cues)
 
 
 def make_entries(
@@ -147,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.what == "space":
         console.print(f"wrote {make_space(asked.out, reader=asked.reader, each=asked.each, data=asked.data)}")
     elif asked.what == "texts":
-        path = make_texts(asked.out, each=asked.each, data=asked.data, selfmade=asked.selfmade)
+        path = make_texts(asked.out, each=asked.each, data=asked.data)
         console.print(f"wrote {path}")
     else:
         made, missing = make_entries(
@@ -185,9 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", nargs="+", choices=bank.SPLITS, default=["train", "validation"])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--each", type=int, default=EACH, help="texts of each label")
-    parser.add_argument(
-        "--selfmade", type=int, default=0, help="capabilities that plain texts make, for generators"
-    )
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the bank is kept")
     parser.add_argument("--data", help="folder of real data")
     parser.add_argument("--threads", type=int, default=1)

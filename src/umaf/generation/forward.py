@@ -1,8 +1,8 @@
 """Route `generate`: one forward pass of a trained generator; no gradient step, no answer of a source.
 
 The sources' answers have gone into the fused fingerprint. From then on only it, the label words and the probes' texts
-are used: the fingerprint says what each probe is called, and the target reads the probes twice, the second time with the
-adapter, to take back what the rest of the layer made of it.
+are used: the fingerprint says what each probe is called, and the target reads the probes twice, the second time with
+the adapter, to take back what the rest of the layer made of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from umaf.generation.decisions import ask
 from umaf.generation.generator import load_generator, shipped_generator
 from umaf.generation.goals import labelled_goal
-from umaf.generation.structured import fitted, levelled, plainly, writers
+from umaf.generation.structured import corrected, fitted, levelled, plainly, writers
 from umaf.models import open_model
 from umaf.seeds import generator
 
@@ -93,3 +93,34 @@ def test_the_shipped_generator_is_the_zoo_models_own() -> None:
     own = load_generator(folder)
     assert own.card.capabilities >= 256 and own.card.settings["steps"] > 0
     assert set(own.shared) | set(own.card.writers) <= {name for name, _ in target.net.named_modules()}
+
+
+def test_a_correction_takes_back_what_went_wrong_and_keeps_plain_text_silent() -> None:
+    x, said = _capability(0, at=6.0)
+    plain = 3 * torch.randn(200, 8, generator=generator(3, "plain"))
+    # The target leans to the first label whatever it reads, and turns a third of the answers.
+    logits = 2 * said + torch.tensor([1.5, 0.0]) - 4 * said * (torch.arange(len(x)) % 3 == 0)[:, None]
+    loud, [keys] = (
+        corrected([x], [said], [logits], torch.tensor(0.1), size=torch.tensor(3.0), plain=rows)
+        for rows in (None, plain)
+    )
+    before, after = (
+        torch.nn.functional.cross_entropy(each, said.argmax(1)) for each in (logits, logits + x @ keys)
+    )
+    assert after < 0.9 * before
+    assert float((plain @ keys).std()) < float((plain @ loud[0]).std())
+
+
+def test_nothing_is_corrected_where_everything_is_right() -> None:
+    x, said = _capability(0, at=6.0)
+    [keys] = corrected([x], [said], [40 * said], torch.tensor(0.1), size=torch.tensor(3.0))
+    assert float((x @ keys).abs().max()) < 1e-6
+
+
+def test_one_capability_is_not_corrected_on_the_probes_of_another() -> None:
+    (one, said), (other, told) = _capability(0, at=6.0), _capability(1, at=6.0)
+    wrong = [torch.zeros_like(said), 40 * told]
+    together = corrected([one, other], [said, told], wrong, torch.tensor(0.1), size=torch.tensor(3.0))
+    [alone] = corrected([one], [said], wrong[:1], torch.tensor(0.1), size=torch.tensor(3.0))
+    assert float((other @ together[0]).std()) < float((other @ alone).std())
+    assert float((other @ together[1]).abs().max()) < 1e-6
