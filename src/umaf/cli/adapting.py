@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from umaf.cli.opening import ModelConfig, opener
-from umaf.errors import ConfigError
+from umaf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from umaf.dispatch.adaptive import AdaptiveModel
@@ -117,10 +117,17 @@ def open_adaptive(
 
 
 def _material(settings: AdaptiveConfig, shelf: Shelved, say: Callable[[str], None], longest: int) -> Material:
+    from umaf.dispatch.decision import OTHER
     from umaf.dispatch.dispatchers import Material
     from umaf.search import Cma, CrossEntropy
 
     examples = {name: read_lines(path) for name, path in map(named_file, settings.examples)}
+    odd = [name for name in examples if name not in (*shelf.names, OTHER)]
+    if odd:
+        raise ConfigError(
+            f'--examples was given texts for "{odd[0]}", but the shelf has {", ".join(shelf.names)}; {OTHER} is for '
+            f"texts of none of them.{did_you_mean(odd[0], (*shelf.names, OTHER))}"
+        )
     cross = CrossEntropy(iterations=settings.iterations, seed=settings.seed)
     cma = Cma(iterations=settings.iterations, seed=settings.seed)
     return Material(
@@ -185,7 +192,9 @@ def read_shots(path: Path) -> tuple[Example, ...]:
             continue
         try:
             one = json.loads(line)
-            found.append(Example(str(one["text"]), str(one["answer"]), tuple(map(str, one.get("tests", ())))))
+            shot = Example(str(one["text"]), str(one["answer"]), tuple(map(str, one.get("tests", ()))))
+            "".join((shot.text, shot.answer, *shot.tests)).encode()  # JSON can write half a character
+            found.append(shot)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise ConfigError(
                 f'Line {number} of {path} is no shot; write {{"text": "...", "answer": "..."}} on every line.'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -101,6 +102,9 @@ def chat(
 
 
 def _lines(console: Console, prompted: bool) -> Iterable[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are not UTF-8 are told as a mistake of their message, and do not end the conversation.
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         if prompted:
             console.print("[bold]> [/bold]", end="")

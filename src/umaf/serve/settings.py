@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ServeSettings(BaseModel):
@@ -42,6 +42,16 @@ class ServeSettings(BaseModel):
     max_waiting: int = Field(default=64, ge=1)
     batch: int = Field(default=16, ge=1)
     seconds: float = Field(default=120.0, gt=0)
+
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, token: str | None) -> str | None:
+        # What no header can carry would be asked of every client and given by none.
+        if token is not None and not all("!" <= letter <= "~" for letter in token):
+            raise ValueError(
+                "a token travels in a header; use ASCII letters, digits and signs without spaces"
+            )
+        return token
 
     @model_validator(mode="after")
     def _guarded(self) -> ServeSettings:

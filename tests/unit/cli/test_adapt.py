@@ -141,6 +141,26 @@ def test_shots_that_are_none(shelf, capsys, tmp_path):
     path.write_text('{"text": "is"}\n')
     assert run("adapt", *shelf, "x", "--by", "few-shot", "--shots", path) == 1
     assert "Line 1 of" in capsys.readouterr().err
+    path.write_text('{"text": "half a \\ud800", "answer": "x"}\n')
+    assert run("adapt", *shelf, "x", "--by", "few-shot", "--shots", path) == 1
+    assert "Line 1 of" in capsys.readouterr().err
+
+
+def test_texts_for_an_expert_that_is_not_there_are_told(shelf, capsys, tmp_path):
+    texts = tmp_path / "texts"
+    texts.write_text("is it\nso good\n")
+    assert run("adapt", *shelf, "x", "--by", "prompt", "--examples", f"godo={texts}") == 1
+    err = capsys.readouterr().err
+    assert 'texts for "godo", but the shelf has good, bad' in err and 'Did you mean "good"' in err
+    assert err.count("\n") == 1
+
+
+def test_a_message_that_is_no_text_does_not_end_the_conversation(shelf, capsys, monkeypatch):
+    said = io.TextIOWrapper(io.BytesIO(b"is it\n\xff\xfe\nso good\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", said)
+    assert run("chat", *shelf, "--by", "none", "--max-new-tokens", 2, "--json") == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and err.count("half of a character") == 1 and err.count("\n") == 1
 
 
 def typed(monkeypatch, *lines):
@@ -214,5 +234,8 @@ def test_serve_needs_a_token_for_other_addresses(shelf, capsys, monkeypatch):
     monkeypatch.setenv("UMAF_SERVE_TOKEN", "short")
     assert run("serve", *shelf) == 1
     assert "8 characters" in capsys.readouterr().err
+    monkeypatch.setenv("UMAF_SERVE_TOKEN", "two words of a töken")
+    assert run("serve", *shelf) == 1
+    assert "ASCII letters, digits and signs without spaces" in capsys.readouterr().err
     assert run("serve", *shelf, "--token-file", "nowhere") == 1
     assert "cannot be read" in capsys.readouterr().err
