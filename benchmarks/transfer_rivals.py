@@ -66,11 +66,16 @@ def nearest(target: str, fingerprint: Fingerprint, name: str, own: Generator, ca
     closeness = [
         float((given @ _unit(view(whole, one, torch.arange(len(one.rows)))).T).amax(1).mean()) for one in some
     ]
-    chosen = some[int(np.argmax(closeness))]
-    file = cache / "rivals" / f"alone--{target}--{chosen.name.replace('/', '-')}.pt"
+    return alone(target, some[int(np.argmax(closeness))], cache)
+
+
+def alone(target: str, one: Capability, cache: Path) -> Factors:
+    """Train a LoRA on the labels of one train capability, and keep it."""
+    file = cache / "rivals" / f"alone--{target}--{one.name.replace('/', '-')}.pt"
     if not file.exists():
-        steps = LARGE_ALONE if target == "minilm" else ALONE
-        _keep(train_lora(model, [taught(whole, chosen, model)], rank=RANK, schedule=steps, seed=0), file)
+        model, steps = bare(target), LARGE_ALONE if target == "minilm" else ALONE
+        goal = taught(material(cache), one, model)
+        _keep(train_lora(model, [goal], rank=RANK, schedule=steps, seed=0), file)
     return torch.load(file, weights_only=True)
 
 

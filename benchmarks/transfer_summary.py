@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import transfer_counts, transfer_space
+from benchmarks import transfer_ablations, transfer_counts, transfer_space
 from benchmarks.first_light_summary import as_figure, as_numbers, mean_recovery, over_capabilities, recovered
 from benchmarks.making import LABELS, RANK
 from benchmarks.transfer_plan import CAPABILITIES, FUSED, FUSED_RANK, PAIRS, PROBES, SEEDS, TEST, groups
@@ -30,7 +30,12 @@ def summarise(home: Path) -> None:
     if not cells:
         raise SystemExit("transfer: nothing has been measured yet.")
     rows, again = transfer_space.fingerprints(home), _kept_once(home)
-    figures = {**headline(cells), **spaces(rows), **transfer_counts.figures(home)}
+    figures = {
+        **headline(cells),
+        **spaces(rows),
+        **transfer_counts.figures(home),
+        **transfer_ablations.figures(home),
+    }
     figures["recovery.train_capabilities"] = as_figure(
         over_capabilities([tuple(pair) for pair in again]), ">= 0.98"
     )
