@@ -53,8 +53,13 @@ def run(recipes: Sequence[Recipe], settings: MergeConfig, *, as_json: bool) -> N
 
 
 def _plan(recipes: Sequence[Recipe], settings: MergeConfig, rank: Rank, *, as_json: bool) -> None:
+    from umaf.checkpoints import check_place
     from umaf.merging.lora.recipe import plan_lora_recipe
+    from umaf.merging.stages import check_apart
 
+    if settings.out is not None:
+        check_apart(settings.out, tuple(recipes))
+        check_place(settings.out)
     first, *rest = recipes
     plan = plan_lora_recipe(first, rank=rank, allow_pickle=settings.allow_pickle)
     later = [one.name or one.method for one in rest]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from umaf.deltas.adapter import WEIGHTS, Target, stack
 from umaf.errors import AdapterError
-from umaf.files import whole_folder, write_json, write_text
+from umaf.files import sha256_file, whole_folder, write_json, write_text
 
 _PAGE = """---
 library_name: peft
@@ -49,7 +49,7 @@ def write_adapter(
         base: name of the base model.
         task: PEFT's task type, "CAUSAL_LM" for example.
         conv1d: the base keeps its weights as `[in, out]`, as GPT-2 does.
-        record: how it was made; kept in `umaf.json`.
+        record: how it was made; kept in `umaf.json`, with a checksum of the weights.
         about: Markdown that its README.md ends with.
 
     Returns:
@@ -74,16 +74,30 @@ def write_adapter(
     with whole_folder(folder) as draft:
         save_file(_state(targets, whole or {}, config), draft / WEIGHTS, metadata={"format": "pt"})
         write_json(draft / "adapter_config.json", config)
-        write_json(draft / "umaf.json", dict(record or {}))
-        known = base and not Path(base).is_absolute()
-        page = _PAGE.format(
-            base=f"base_model: {base}\n" if known else "",
-            about=about and f"\n{about}",
-            of=f" for {base}" if known else "",
-            modules=len(targets),
-        )
-        write_text(draft / "README.md", page)
+        write_json(draft / "umaf.json", {**(record or {}), "shards": {WEIGHTS: sha256_file(draft / WEIGHTS)}})
+        write_text(draft / "README.md", page(base, len(targets), about))
     return Path(folder)
+
+
+def page(base: str, modules: int, about: str = "") -> str:
+    """Give the README.md of an adapter.
+
+    Args:
+        base: name of the base model; a path is not told.
+        modules: how many it changes.
+        about: Markdown that it ends with.
+
+    Example:
+        >>> page("org/base", 3).splitlines()[5]
+        '# A LoRA for org/base'
+    """
+    known = base and not Path(base).is_absolute()
+    return _PAGE.format(
+        base=f"base_model: {base}\n" if known else "",
+        about=about and f"\n{about}",
+        of=f" for {base}" if known else "",
+        modules=modules,
+    )
 
 
 def adapter_config(

@@ -89,6 +89,10 @@ def test_mistakes_are_one_line(recipe, tmp_path, capsys):
     recipe.write_text(text)
     assert _run(["merge", str(recipe)], False) == 1 and "--dry-run" in capsys.readouterr().err
     assert _run(["card", str(tmp_path)], False) == 1 and "umaf merge" in capsys.readouterr().err
+    for words in (["no.yml", "out"], ["no.yml", "--dry-run"], [str(tmp_path), "out"]):
+        assert _run(["merge", *words], False) == 1
+        shown = capsys.readouterr().err
+        assert "check the path" in shown and shown.count("\n") == 1
 
 
 def test_sizes_are_read():

@@ -186,6 +186,57 @@ def test_the_plan_of_a_merge_writes_nothing(two, run):
     assert not any(one["exact"] for one in dense) and {one["rank"] for one in dense} == {1}
 
 
+def test_a_plan_looks_at_where_the_result_will_lie(two, run):
+    Path("full").mkdir()
+    Path("full/here").touch()
+    for words in (("full",), ("full", "--dry-run")):
+        assert "full is not an empty folder" in run(recipe("task_arithmetic"), *words, code=1)
+    assert "lies in the model" in run(recipe("task_arithmetic"), "a/in", "--dry-run", code=1)
+    Path("empty").mkdir()
+    run(recipe("task_arithmetic"), "empty", "--dry-run")
+    assert not any(Path("empty").iterdir())
+    run(recipe("task_arithmetic"), "empty")
+    assert UP in read_adapter("empty").targets
+
+
+def test_an_empty_folder_stays_where_a_merge_fails(two, run):
+    Path("empty").mkdir()
+    assert run(recipe("task_arithmetic", tokenizer="union"), "empty", code=1)
+    assert run(recipe("ties", base="./nowhere"), "empty", code=1)
+    assert list(Path("empty").iterdir()) == []
+
+
+def card(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main(["card", *words])
+    shown = capsys.readouterr()
+    return end.value.code, shown.out + shown.err
+
+
+def test_the_card_of_a_merged_lora(two, run, capsys):
+    Path("a/README.md").write_text("---\nlicense: mit\n---\n")
+    run(recipe("task_arithmetic"), "out")
+    page = Path("out/README.md").read_text()
+    assert card(capsys, "out") == (0, page) and "| `a` | mit |" in page and "base_model: org/base" in page
+    Path("out/README.md").write_text("other")
+    assert card(capsys, "out", "--write")[0] == 0 and Path("out/README.md").read_text() == page
+    assert card(capsys, "out", "--verify") == (0, "1 file as made.\n")
+    file = Path("out/adapter_model.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    code, said = card(capsys, "out", "--verify")
+    assert code == 1 and "adapter_model.safetensors has changed" in said
+    # One that was merged before checksums were written, and an adapter that is no merge.
+    record = json.loads(Path("out/umaf.json").read_text())
+    del record["shards"]
+    Path("out/umaf.json").write_text(json.dumps(record))
+    code, said = card(capsys, "out", "--verify")
+    assert code == 1 and "no checksums" in said and card(capsys, "out") == (0, page)
+    code, said = card(capsys, "a")
+    assert code == 1 and "is not of a merge" in said
+
+
 @pytest.fixture
 def no_hub(monkeypatch):
     def refuse(*_, **__):

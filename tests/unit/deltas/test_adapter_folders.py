@@ -13,6 +13,7 @@ from umaf.deltas import LowRank, Target, lora, read_adapter, write_adapter
 from umaf.deltas.adapter import WEIGHTS
 from umaf.deltas.names import stored_transposed, tied_tables
 from umaf.errors import AdapterError, OutputError
+from umaf.files import sha256_file
 
 NAME = "model.layers.0.self_attn.q_proj"
 
@@ -57,7 +58,8 @@ def test_what_is_written_is_read(tmp_path):
         assert torch.allclose(mine.delta.dense(), target.delta.dense(), atol=1e-6), name
     assert torch.equal(found.targets["layers.0.up"].bias, torch.arange(6.0))
     assert not found.targets["layers.1.up"].bias.any()
-    assert json.loads((folder / "umaf.json").read_text()) == {"why": "test"}
+    record = json.loads((folder / "umaf.json").read_text())
+    assert record == {"why": "test", "shards": {WEIGHTS: sha256_file(folder / WEIGHTS)}}
     assert "org/base" in (folder / "README.md").read_text()
 
 

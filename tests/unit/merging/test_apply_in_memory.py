@@ -219,6 +219,8 @@ def test_rows_that_are_given_go_before_the_mean():
     out = torch.empty(3)
     Aligned(table, 3, fallback).fill(0, 3, out)
     assert out.tolist() == [1, 2, 0]
+    Aligned(table, 3, Fallback([table])).fill(0, 3, out)
+    assert out.tolist() == [1, 1.5, 1.5]
 
 
 def test_measuring_goes_over_a_model_chunk_by_chunk():

@@ -168,12 +168,23 @@ def test_rows_may_be_said_and_padded(talkers, tmp_path):
     }
     asked = {"source": "base", "tokens": tokens, "pad_to_multiple_of": 8}
     out = merge(made.recipe(talkers, "task_arithmetic", tokenizer=asked), tmp_path / "out")
-    _, one, two = (made.read(folder)["lm_head.weight"] for folder in talkers)
+    base, one, two = (made.read(folder)["lm_head.weight"] for folder in talkers)
     found = made.read(out)["lm_head.weight"]
     assert found.shape[0] == 8 and read_vocabulary(out).ids["<new>"] == 3
     torch.testing.assert_close(found[3], one[3])
     torch.testing.assert_close(found[2], two[2])
-    assert not found[1].any() and not found[4:].any()
+    assert not found[1].any()
+    # Rows of no token: the logit of the mean never stands out. That of zeros does, where all logits are below 0.
+    torch.testing.assert_close(found[4:], base.mean(0).expand(4, -1))
+
+
+def test_rows_of_no_token_are_the_mean_of_the_models(talkers, tmp_path):
+    asked = {"source": "base", "pad_to_multiple_of": 8}
+    out = merge(made.recipe(talkers, "linear", tokenizer=asked), tmp_path / "out")
+    heads = [made.read(folder)["lm_head.weight"] for folder in talkers[1:]]
+    found = made.read(out)["lm_head.weight"]
+    mean = torch.stack([head.float().mean(0) for head in heads]).mean(0)
+    torch.testing.assert_close(found[-1].float(), mean)
 
 
 def test_tokens_that_are_not_there_are_told(talkers, tmp_path):

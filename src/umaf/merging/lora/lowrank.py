@@ -43,6 +43,7 @@ from umaf.merging.running.apply import check_options
 from umaf.merging.running.crew import measure_works
 from umaf.merging.running.feeds import Flat
 from umaf.merging.running.room import Room
+from umaf.merging.writing.card import LORAS
 
 ENERGY = 0.99
 """Share of the squared norm that "auto" keeps of a merge that is not exact."""
@@ -369,7 +370,7 @@ def _task(adapters: Sequence[Adapter]) -> str | None:
 def _record(setting: Setting, found: LoraMerge, base: str) -> dict[str, Any]:
     return {
         "umaf": __version__,
-        "made": "merge of LoRAs",
+        "made": LORAS,
         "method": setting.method,
         "options": _plain(setting.options) if setting.at is None else {},
         "scale": setting.scale,

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from umaf.checkpoints import check_place
 from umaf.deltas.lowrank import Rank
 from umaf.deltas.settings import read_config
 from umaf.merging.lora.lowrank import LoraMerge, LoraPlan, merge_loras, plan_loras
@@ -38,7 +39,7 @@ def merge_lora_recipe(
     Args:
         recipe: every model is a LoRA folder (`Recipe.of_loras`). Its base may be left out; where it is named, its
             weights are read only for what needs them, and fetched only then.
-        out: folder to write; it does not exist yet.
+        out: folder to write; nothing there yet, or an empty folder.
         rank: of the merged modules.
         energy: share of the squared norm that "auto" holds.
         allow_pickle: read a base that is stored as pickle too.
@@ -50,8 +51,9 @@ def merge_lora_recipe(
         ConfigError: the recipe says what has no meaning for LoRAs, such as a tokenizer.
         AdapterError: the adapters have different bases, or hold what a merged LoRA cannot.
         CheckpointError: the base cannot be read.
-        OutputError: the folder exists or cannot be written.
+        OutputError: the folder holds something or cannot be written.
     """
+    out = check_place(out)
     folders = [one.model.folder for one in recipe.models]
     record = provenance(recipe)
     merge = partial(
@@ -65,7 +67,15 @@ def merge_lora_recipe(
         record=record,
         about=lora_card(record),
     )
-    return _with_base(recipe, merge, allow_pickle)
+    empty = out.is_dir()
+    if empty:
+        out.rmdir()
+    try:
+        return _with_base(recipe, merge, allow_pickle)
+    except BaseException:
+        if empty:
+            out.mkdir()
+        raise
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:

@@ -128,9 +128,11 @@ def read_file(path: str | Path) -> list[Document]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = getattr(problem, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"The recipe {path} cannot be read: {reason}.") from problem
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise ConfigError(f"The recipe {path} cannot be read ({reason}); check the path.") from problem
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"The recipe {path} is not UTF-8 text; save it as such.") from problem
     return read_documents(text, str(path))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from umaf.checkpoints import Checkpoint, torch_dtype
 from umaf.errors import NumericalError
+
+_ROWS = 4096
 
 
 class Feed(Protocol):
@@ -136,13 +139,28 @@ class Table:
         """Give one stored row as float32 `[width]`."""
         return self.flat.view(-1, self.width)[number].float()
 
+    def mean(self) -> Tensor:
+        """Give the mean of the stored rows as float32 `[width]`.
+
+        Example:
+            >>> Table(torch.arange(4.0), 2, None).mean()
+            tensor([1., 2.])
+        """
+        table = self.flat.view(-1, self.width)
+        total = torch.zeros(self.width, dtype=torch.float64)
+        for part in table.split(_ROWS):
+            total += part.float().sum(0, dtype=torch.float64)
+        return (total / max(1, table.shape[0])).float()
+
 
 @dataclass(frozen=True)
 class Fallback:
     """The row of a token for the models that lack it.
 
     It is what `given` says; else that of the base, if the base has the token; else the mean over the models that have
-    it; else zeros (rows that only pad).
+    it; else the mean of all rows, of the base if there is one (rows that only pad). In a head the mean of all rows
+    gives the mean of all logits, which takes no more than an even share of the probability; zeros would take most of
+    it where all logits are below 0.
 
     Attributes:
         tables: of all models.
@@ -171,14 +189,25 @@ class Fallback:
             # The rows may be a model's own memory map, which nothing must be written to.
             total += rows * there[:, None]
             count += there[:, None]
+        nobody = count[:, 0] == 0
         total /= count.clamp_(min=1)
         if self.base is not None:
             rows, there = self.base.rows(first, last)
             total = torch.where(there[:, None], rows, total)
+            nobody &= ~there
+        if nobody.any():
+            total[nobody] = self.mean
         for token in self.given.keys() & range(first, last):
             source = self.given[token]
             total[token - first] = 0.0 if source is None else source[0].row(source[1])
         return total
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean of all rows, float32 `[width]`: of the base, or else of the models."""
+        if self.base is not None:
+            return self.base.mean()
+        return torch.stack([table.mean() for table in self.tables]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -195,7 +224,7 @@ class Aligned:
         >>> out = torch.empty(3)
         >>> Aligned(table, 3, Fallback([table])).fill(0, 3, out)
         >>> out
-        tensor([2., 1., 0.])
+        tensor([2.0000, 1.0000, 1.5000])
     """
 
     table: Table

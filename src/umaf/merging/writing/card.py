@@ -14,6 +14,9 @@ import yaml
 from umaf.errors import CheckpointError
 from umaf.files import sha256_file
 
+LORAS = "merge of LoRAs"
+"""What the record of a merged LoRA says that it is."""
+
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -57,9 +60,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read ({problem}); name a folder that umaf merge made."
         ) from problem
-    if not isinstance(data, dict) or data.get("kind") != "merge":
+    if not isinstance(data, dict) or not (data.get("kind") == "merge" or _of_loras(data)):
         raise CheckpointError(f"{path} is not of a merge; name a folder that umaf merge made.")
     return data
+
+
+def _of_loras(manifest: Mapping[str, Any]) -> bool:
+    return manifest.get("made") == LORAS
 
 
 def verify(folder: str | Path) -> int:
@@ -72,9 +79,13 @@ def verify(folder: str | Path) -> int:
         How many files were checked.
 
     Raises:
-        CheckpointError: a file is missing or has changed.
+        CheckpointError: a file is missing or has changed, or there are no checksums.
     """
-    shards = read_manifest(folder)["shards"]
+    shards = read_manifest(folder).get("shards")
+    if shards is None:
+        raise CheckpointError(
+            f"{folder} was merged by a version of umaf that wrote no checksums of LoRAs; make the merge again."
+        )
     for name, checksum in shards.items():
         path = Path(folder) / name
         if not path.is_file():
@@ -95,6 +106,11 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     Returns:
         README.md: its head says what the hub reads, its body what people read.
     """
+    if _of_loras(manifest):
+        from umaf.deltas.write import page  # it imports torch, which other cards do without
+
+        about = lora_card(manifest) if "recipe" in manifest else ""
+        return page(manifest["base"], len(manifest["modules"]), about)
     recipe, parents = manifest["recipe"], manifest["parents"]
     method = recipe["method"]
     head = yaml.safe_dump(_head(parents), sort_keys=False, allow_unicode=True).strip()
