@@ -6,6 +6,7 @@ import pytest
 from torch import Tensor
 
 from umaf.merging.contract import Needs, PerModel, merge_method
+from umaf.merging.planning import rules
 from umaf.merging.registry import METHODS
 
 _NONE = Needs(base="none")
@@ -53,3 +54,12 @@ def stand_ins(monkeypatch):
     own = {name: f"{__name__}:{name}" for name in ("linear", "slerp", "passthrough", "task_arithmetic")}
     own |= {name: f"{__name__}:{name}" for name in ("free", "spectral")}
     monkeypatch.setitem(METHODS.__dict__, "_sources", {**METHODS._sources, **own})
+    _forget()
+    yield
+    _forget()
+
+
+def _forget():
+    """What was looked up before, or of these methods, must not be served to other tests."""
+    rules._rule.cache_clear()
+    rules._others.cache_clear()

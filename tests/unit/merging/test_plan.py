@@ -163,6 +163,26 @@ def test_missing_and_surplus_tensors():
     assert any("left out" in note for note in make_plan(ties(), open=models.open).notes)
 
 
+@pytest.mark.parametrize("method", ["ties", "linear"])
+@pytest.mark.parametrize("holder", ["a", "b", "base"])
+def test_buffers_that_some_models_store_and_others_compute(method, holder):
+    spare = {
+        **{f"model.layers.{n}.self_attn.rotary_emb.inv_freq": (4,) for n in range(5)},
+        **{f"model.layers.{n}.attn.bias": (1, 1, 32, 32) for n in range(5)},
+        "model.embeddings.position_ids": ((1, 32), "I64"),
+    }
+    models = shelf("a", "b", "base").add(holder, {**llama(), **spare}, llama_config())
+    based = {"base": "base", "models": ["a", "b"]} if method == "ties" else {"models": ["base", "a", "b"]}
+    plan = make_plan(read_recipe({"umaf": 1, "method": method, **based}), open=models.open)
+    assert {job.name for job in plan.jobs} == set(llama())
+    assert any(f"of {holder} is left out" in note for note in plan.notes)
+    every = shelf()
+    for name in ("a", "b", "base"):
+        every.add(name, {**llama(), **spare}, llama_config())
+    plan = make_plan(read_recipe({"umaf": 1, "method": method, **based}), open=every.open)
+    assert {job.name for job in plan.jobs} == {*llama(), *spare}
+
+
 def test_shapes_that_differ():
     models = shelf("a", "base").add("b", {**llama(), "model.norm.weight": (9,)}, llama_config())
     with pytest.raises(

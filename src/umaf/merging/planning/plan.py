@@ -206,10 +206,13 @@ def _no_surplus(recipe: Recipe, segments: Sequence[Segment], found: list[Found],
         # Layers are left out on purpose, and each end of the result takes its own share of what lies outside them.
         return
     used: dict[int, set[str]] = {}
+    runs, base = segments[0].runs, segments[0].base
     for one in found:
-        for run, name in zip(segments[0].runs, one.names, strict=True):
+        for run, name in zip(runs, one.names, strict=True):
             used.setdefault(run.model.number, set()).add(name)
-    for run in segments[0].runs:
+        if base is not None and one.base is not None:
+            used.setdefault(base.model.number, set()).add(one.base)
+    for run in (*runs, *([base] if base is not None else [])):
         idle = [name for name in run.model.entries if name not in used[run.model.number]]
         left = surplus(run.model, idle)
         if left:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from umaf.errors import CheckpointError, ConfigError
-from umaf.merging.planning.sources import Laid, counterpart, missing
+from umaf.merging.planning.sources import Laid, counterpart, is_computed, missing
 from umaf.merging.recipes.recipe import Options, Recipe
 from umaf.merging.recipes.reference import Ref
 
@@ -149,7 +149,8 @@ def tensors_of(segments: Sequence[Segment], donor: Laid) -> Iterator[Found]:
     """Yield every tensor of the result: those outside layers, then layer by layer.
 
     What lies outside the layers is merged as the first slice says if it comes before them (embeddings), otherwise as
-    the last says.
+    the last says. Buffers that `transformers` computes, which older versions of it stored, are left out where a model
+    lacks them.
 
     Raises:
         CheckpointError: a tensor is missing in a model.
@@ -162,29 +163,31 @@ def tensors_of(segments: Sequence[Segment], donor: Laid) -> Iterator[Found]:
             before = any(part in name for part in FIRST)
             if last and ((before and number) or (not before and not number)):
                 continue
-            yield _outside(name, number, segment, donor)
+            if (found := _outside(name, number, segment, donor)) is not None:
+                yield found
     for number, segment in enumerate(segments):
         for offset in range(segment.length):
             yield from _layer(number, segment, offset, donor)
 
 
-def _outside(name: str, number: int, segment: Segment, donor: Laid) -> Found:
+def _outside(name: str, number: int, segment: Segment, donor: Laid) -> Found | None:
     own = segment.reference.model
-
-    def there(run: Run) -> str:
+    names = {}
+    for run in (*segment.runs, *([segment.base] if segment.base else [])):
         found = counterpart(name, own, run.model)
+        if found is None and is_computed(name, own):
+            return None
         if found is None:
             raise missing(name, own, run.model)
-        return found
-
+        names[run.model.number] = found
     out = counterpart(name, own, donor) if own is not donor else name
     if out is None or (out == donor.table and name != own.table):
         out = name
     return Found(
         out,
         number,
-        tuple(there(run) for run in segment.runs),
-        there(segment.base) if segment.base else None,
+        tuple(names[run.model.number] for run in segment.runs),
+        names[segment.base.model.number] if segment.base else None,
         own.outline.depth(name),
     )
 
@@ -196,6 +199,8 @@ def _layer(number: int, segment: Segment, offset: int, donor: Laid) -> Iterator[
     tables = [run.model.outline.layers[run.start + offset] for run in segment.runs]
     base = segment.base.model.outline.layers[segment.base.start + offset] if segment.base else None
     for suffix, name in own.model.outline.layers[own.start + offset].items():
+        if any(suffix not in table for table in tables) and is_computed(name, own.model):
+            continue
         names = []
         for run, table in zip(segment.runs, tables, strict=True):
             if suffix not in table:

@@ -113,6 +113,16 @@ def surplus(there: Laid, idle: Iterable[str]) -> list[str]:
     left = []
     for name in idle:
         tied = there.ties and counts_tokens(name) and there.table is not None
-        if role(name, there.entries[name].shape) != "buffer" and not tied:
+        if not is_computed(name, there) and not tied:
             left.append(name)
     return left
+
+
+def is_computed(name: str, of: Laid) -> bool:
+    """Tell whether a tensor is a buffer that `transformers` computes, so that a model may lack it.
+
+    Args:
+        name: of the tensor.
+        of: the model that has it.
+    """
+    return role(name, of.entries[name].shape) == "buffer"
