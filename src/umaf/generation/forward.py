@@ -21,7 +21,7 @@ from umaf.adapters.factors import truncate as truncated
 from umaf.errors import ConfigError, TaskError
 from umaf.extraction import Answers, Fingerprint, along
 from umaf.generation.decisions import Asked, ask, batches, decide
-from umaf.generation.distill import RATE, distill
+from umaf.generation.distill import distill
 from umaf.generation.generator import Generator, load_generator, shipped_generator
 from umaf.generation.goals import Goal
 from umaf.generation.newton import as_cores
@@ -31,8 +31,6 @@ from umaf.generation.train import widened
 from umaf.models import Model
 
 BATCH = 64
-REFINING = 2.0
-"""Refining is short: its rate is this many times that of `distill`, chosen on development capabilities."""
 
 
 def forward(
