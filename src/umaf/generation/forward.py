@@ -86,10 +86,8 @@ def forward(
     history.append({**row, "lost to the rank": max(lost.values())})
     if not refine:
         return Solved(small, tuple(history))
-    start, rate = widened(small, rank, seed), REFINING * RATE / model.width
-    more = distill(
-        model, goals, rank=rank, steps=refine, rate=rate, start=start, seed=seed, truncate=truncate
-    )
+    start = widened(small, rank, seed)
+    more = distill(model, goals, rank=rank, steps=refine, start=start, seed=seed, truncate=truncate)
     return Solved(more.factors, (*history, *more.history))
 
 
