@@ -233,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods", nargs="+", default=None, help="some of them, stores as store.NAME; all without it"
     )
     parser.add_argument("--only-summary", action="store_true")
+    parser.add_argument("--earlier", type=Path, help="a record that gives cells that are not measured yet")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     home = results()
@@ -243,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     measure(base, seed, home, asked.methods)
     from benchmarks.merge_summary import summarise
 
-    summarise(home)
+    summarise(home, asked.earlier)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from benchmarks.merge_plan import BASES, TASKS, TEST
+from benchmarks.merge_plan import BASES, SCALED, TASKS, TEST
 from benchmarks.speed_run import ROOT
-from umaf.evaluation.record import new_record, write_record
+from umaf.evaluation.record import new_record, read_record, write_record
 from umaf.evaluation.summary import Figure, write_summary
 
 HOME = ROOT / "comparison" / "merge"
@@ -33,13 +33,26 @@ PUBLISHED = {
 FusionBench's table (docs/modelpool/clip_vit.md), Consensus and TSV-M from the data of TSV's repository, PCB from
 WUDI's README. Only their order is compared."""
 
+CHANGED = ("opcm", "emr_unified", "knots", "store.emr", "store.twin")
+"""What had other defaults, or another rule, in records before this one; their cells are not taken from there."""
 
-def summarise(home: Path) -> None:
-    """Write record and summary of everything measured so far, and print a table per base."""
+
+def summarise(home: Path, earlier: Path | None = None) -> None:
+    """Write record and summary of everything measured so far, and print a table per base.
+
+    Args:
+        home: of the results.
+        earlier: a record whose cells stand in for those that `home` lacks, but for `CHANGED`; they are listed.
+    """
     results = {
         folder.name: {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
         for folder in sorted(home.glob("*--*"))
     }
+    taken: dict[str, list[str]] = {}
+    for name, cells in (read_record(earlier).numbers["results"] if earlier else {}).items():
+        more = {cell: found for cell, found in cells.items() if cell not in CHANGED}
+        taken[name] = sorted(set(more) - set(results.get(name, {})))
+        results[name] = {**more, **results.get(name, {})}
     if not results:
         raise SystemExit("merge: nothing has been measured yet.")
     figures: dict[str, Figure] = {}
@@ -53,6 +66,7 @@ def summarise(home: Path) -> None:
         "tasks": TASKS,
         "test_texts": TEST,
         "published": PUBLISHED,
+        "taken": {earlier.name: taken} if earlier else {},
     }
     shown = {name: vars(figure) for name, figure in figures.items()}
     record = new_record("merge", config=config, numbers={"figures": shown, "results": results})
@@ -85,18 +99,26 @@ def _figures(base: str, seeds: list[dict]) -> dict[str, Figure]:
     for kind, found in (("average", averages(seeds)), ("share", shares(seeds))):
         for name, values in sorted(found.items(), key=lambda item: -statistics.fmean(item[1])):
             figures[f"{kind}.{name}.{base}"] = _over_seeds(values)
-    ours = {name: statistics.fmean(values) for name, values in averages(seeds).items()}
-    chosen = {name: ours.get(f"scaled.{name}", value) for name, value in ours.items()}
-    for name, found in (("order.kendall", ours), ("order.kendall.scaled", chosen)):
-        common = [name for name in PUBLISHED if name in found]
-        if len(common) > 2 and (found is ours or found != ours):
-            agreement = kendalltau([PUBLISHED[n] for n in common], [found[n] for n in common])
-            figures[f"{name}.{base}"] = Figure(round(float(agreement.statistic), 3), n=len(common))
+    figures |= _order("order.kendall", base, averages(seeds), "")
+    chosen = [
+        found for found in seeds if all(f"scaled.{name}" in found for name in PUBLISHED if name in SCALED)
+    ]
+    figures |= _order("order.kendall.scaled", base, averages(chosen), "scaled.")
     for name in ("length", "cosine", "rank"):
         values = [results["experts"]["apart"][name] for results in seeds if "apart" in results["experts"]]
         if values:
             figures[f"experts.{name}.{base}"] = _over_seeds(values)
     return figures
+
+
+def _order(figure: str, base: str, found: dict[str, list[float]], prefix: str) -> dict[str, Figure]:
+    """Kendall's tau with the published order, of what has been measured; methods with the prefix in their place."""
+    ours = {name: found.get(f"{prefix}{name}", found.get(name)) for name in PUBLISHED}
+    means = {name: statistics.fmean(values) for name, values in ours.items() if values}
+    if len(means) < 3:
+        return {}
+    agreement = kendalltau([PUBLISHED[name] for name in means], list(means.values()))
+    return {f"{figure}.{base}": Figure(round(float(agreement[0]), 3), n=len(means))}
 
 
 def _over_seeds(values: list[float]) -> Figure:
