@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check format docs zoo bench-first-light bench-transfer bench-sentiment bench-merge bench-speed bench-adapt bench-index bench-published clean
+.PHONY: quickstart test check format docs zoo bench-first-light bench-transfer bench-sentiment bench-merge bench-speed bench-adapt bench-index bench-space bench-published clean
 
 quickstart: $(STAMP)
 	$(BIN)/umaf quickstart
@@ -58,6 +58,9 @@ bench-adapt: $(STAMP)
 
 bench-index: $(STAMP)
 	$(BIN)/python -m benchmarks.index
+
+bench-space: $(STAMP)
+	$(BIN)/python -m benchmarks.space
 
 bench-published: $(STAMP)
 	$(BIN)/python -m benchmarks.published

@@ -4,8 +4,10 @@
     python -m zoo.material texts --out out/material                 places of the train texts, for generators
     python -m zoo.material entries --out out/material --model bert-1m gpt2-1m --split train validation
 
-Experts come from the bank (`umaf zoo bank --kind experts`), and those that are missing are left out and counted. Only
-`entries --split heldout` reads held-out capabilities; what it makes is measured with, never trained on.
+Experts come from the bank (`umaf zoo bank --kind experts`), and those that are missing are left out and counted. All
+are read on the same probes, those of a store: on texts of its own an untouched base would already tell a capability
+from others, by what the texts are about. Only `entries --split heldout` reads held-out capabilities; what it makes is
+measured with, never trained on.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from rich.progress import track
 
 from umaf import seeds
 from umaf.errors import TaskError
-from umaf.extraction import Reading, fit_universal, load_bound, read_inputs
+from umaf.extraction import Reading, fit_universal, load_bound, load_universal, read_inputs
 from umaf.extraction.universal import FILE
+from umaf.index import default_probes
 from umaf.models import Model, open_model
 from umaf.tasks import bank, door
 from umaf.tasks.task import Example, Task
@@ -35,7 +38,7 @@ OUT = Path(__file__).resolve().parents[1] / "out" / "material"
 SOURCES = ("bert-1m", "gpt2-1m", "llama-1m", "t5-1m", "mixtral-1m", "minilm")
 LETTERS = 120
 """Texts are cut to this many characters: the models are small, and so is the time."""
-EACH, CALIBRATION, PROBES = 60, 4000, 64
+EACH, CALIBRATION = 60, 4000
 
 
 def tasks(split: str, *, each: int, data: str | None = None) -> list[Task]:
@@ -84,26 +87,31 @@ def make_entries(
 ) -> tuple[int, int]:
     """Write one entry for every expert that the bank holds; how many there are, and how many experts are missing."""
     made = missing = 0
+    texts = default_probes()
+    places = load_universal().places(texts)
     for model in models:
         base = open_model(place_of(model))
         for split in splits:
-            short = {task.name: task for task in tasks(split, each=PROBES, data=data)}
+            short = {task.name: task for task in tasks(split, each=EACH, data=data)}
             wanted = items(["experts"], [model], list(short.values()), seeds_of, cache)
             for item in track(wanted, description=f"{model} {split}"):
                 file = out / "entries" / f"{model}--{item.folder.name}.safetensors"
                 if not file.exists() and item.built:
-                    _entry(base, model, split, short[item.task], item).save(file)
+                    inputs = read_inputs(
+                        open_model(item.folder),
+                        texts,
+                        base=base,
+                        reading=Reading(truncate=True, behaviour=True),
+                    )
+                    card = _card(base, model, split, item)
+                    Entry(replace(inputs, places=places), card).save(file)
                 made, missing = made + file.exists(), missing + (not file.exists())
     return made, missing
 
 
-def _entry(base: Model, model: str, split: str, task: Task, item: Item) -> Entry:
-    """Read one expert beside its base on probes of its task."""
-    texts = [example.text for example in _few(task.train, "probes", PROBES, total=PROBES)]
-    reading = Reading(truncate=True, behaviour=True)
-    inputs = read_inputs(open_model(item.folder), texts, base=base, reading=reading)
-    card = EntryCard(
-        capability=task.name,
+def _card(base: Model, model: str, split: str, item: Item) -> EntryCard:
+    return EntryCard(
+        capability=item.task,
         split=split,
         base=model,
         architecture=str(base.config.model_type),
@@ -112,7 +120,6 @@ def _entry(base: Model, model: str, split: str, task: Task, item: Item) -> Entry
         width=base.width,
         seed=item.seed,
     )
-    return Entry(inputs, card)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

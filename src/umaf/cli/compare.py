@@ -56,7 +56,9 @@ def compare(
         list[str] | None,
         typer.Option(metavar="MODEL", help="What they were fine-tuned from: once for all, or once for each."),
     ] = None,
-    extractor: Annotated[str, typer.Option(help="pca, pca:FILE or trained:FOLDER.")] = "pca",
+    extractor: Annotated[
+        str, typer.Option(help="pca or trained (needs --base), or one of them with :PLACE.")
+    ] = "pca",
     normalisation: Annotated[str, typer.Option(help="Of the activations.")] = "centred",
     truncate: TruncateOption = False,
     allow_pickle: PickleOption = False,

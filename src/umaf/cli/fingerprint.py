@@ -39,7 +39,9 @@ def fingerprint(
     model: Annotated[str | None, typer.Argument(help="A hub id, a folder, or zoo:NAME.")] = None,
     probes: Annotated[Path | None, typer.Option(metavar="FILE", help="Texts: .txt or .jsonl.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="What it was fine-tuned from.")] = None,
-    extractor: Annotated[str, typer.Option(help="pca, pca:FILE or trained:FOLDER.")] = "pca",
+    extractor: Annotated[
+        str, typer.Option(help="pca or trained (needs --base), or one of them with :PLACE.")
+    ] = "pca",
     normalisation: Annotated[str, typer.Option(help="Of the activations.")] = "centred",
     truncate: TruncateOption = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it here (.safetensors).")] = None,

@@ -65,7 +65,9 @@ def build(
     store: StoreArgument,
     models: Sources = None,
     probes: ProbesOption = None,
-    extractor: Annotated[str | None, typer.Option(help="answers, pca, pca:FILE or trained:FOLDER.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="answers, pca or trained, or one of them with :PLACE.")
+    ] = None,
     normalisation: Annotated[str | None, typer.Option(help="Of the activations.")] = None,
     base: BaseOption = None,
     engine: EngineOption = "local",

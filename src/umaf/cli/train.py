@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -38,7 +38,9 @@ RateOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the training.")
 ]
-ExtractorOption = Annotated[str, typer.Option(help="pca, pca:FILE, trained:FOLDER: of the fingerprints.")]
+ExtractorOption = Annotated[
+    str, typer.Option(help="pca, trained, or one of them with :PLACE: of the fingerprints.")
+]
 
 train = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +58,12 @@ class StageConfig(CommonConfig):
     rate: float | None = Field(default=None, gt=0)
     set: tuple[str, ...] = ()
     extractor: str = "pca"
+
+
+class ExtractorConfig(StageConfig):
+    """The options of `umaf train extractor`."""
+
+    design: Literal["linear", "encoder"] = "linear"
 
 
 class GeneratorConfig(ModelConfig):
@@ -128,6 +136,10 @@ def train_extractor(
     ctx: typer.Context,
     bank: BankOption = None,
     out: OutOption = None,
+    design: Annotated[
+        str,
+        typer.Option(help="linear: closed form, in seconds; encoder: the Transformer Encoder, by gradients."),
+    ] = "linear",
     steps: StepsOption = None,
     rate: RateOption = None,
     set: SetOption = None,
@@ -138,7 +150,10 @@ def train_extractor(
     config: ConfigOption = None,
 ) -> None:
     """Train the Capability Extractor on experts of several models."""
-    settings = settle(StageConfig, ctx)
+    settings = settle(ExtractorConfig, ctx)
+    if settings.design == "linear":
+        _fit_linear(settings, as_json)
+        return
     from umaf.extraction import save_trained
     from umaf.files import refuse_existing
     from umaf.training.devices import found
@@ -229,6 +244,37 @@ def train_gate(
         )
     gate.save(settings.out)
     _finish(settings.out, done, gate.version, as_json)
+
+
+def _fit_linear(settings: ExtractorConfig, as_json: bool) -> None:
+    """Fit the linear extractor, and say how it finds validation capabilities."""
+    from umaf.errors import ConfigError
+    from umaf.extraction import save_linear
+    from umaf.files import refuse_existing
+    from umaf.training.entries import load_entries
+    from umaf.training.linear import train_linear
+
+    if settings.set or settings.steps or settings.rate:
+        raise ConfigError(
+            "The linear extractor was given steps, a rate or other settings, and has none: it is fitted in closed "
+            "form; leave them out, or choose --design encoder."
+        )
+    refuse_existing(settings.out)
+    made = train_linear(load_entries(settings.bank / "entries"))
+    save_linear(made.extractor, settings.out)
+    facts = {
+        "out": str(settings.out),
+        "version": made.extractor.version,
+        "entries": made.entries,
+        "top1": made.top1,
+        "top5": made.top5,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    found = "" if made.top1 is None else f"; validation capabilities found: {made.top1:.2f}"
+    print(f"{made.extractor.version}: fitted on {made.entries} experts{found}")
+    print(f"wrote {settings.out}")
 
 
 def _plan(kind: type, settings: StageConfig | GeneratorConfig) -> Any:

@@ -111,9 +111,7 @@ def transfer(
     refine: Annotated[int, typer.Option(help="Gradient steps that go on from a generated adapter.")] = 0,
     extractor: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="pca, pca:FILE, trained:DIR, bound, answers; what suits the route."
-        ),
+        typer.Option(metavar="NAME", help="pca, trained, bound, answers; what suits the route."),
     ] = None,
     scaling: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",

@@ -11,7 +11,9 @@ from umaf.extraction.describe import describe
 from umaf.extraction.extractor import Extractor, card_of, extract, fingerprint_of, open_extractor
 from umaf.extraction.fingerprint import Fingerprint, FingerprintCard, comparable
 from umaf.extraction.inputs import Inputs, Reading, read_inputs
+from umaf.extraction.linear import Linear, anchor_map, fit_linear, load_linear, movement, save_linear
 from umaf.extraction.pca import PCA, default_pca, fit_pca, load_pca
+from umaf.extraction.shipped import open_trained
 from umaf.extraction.similarity import DISTANCES, SIMILARITIES, similarities, similarity
 from umaf.extraction.trained import Trained, load_trained, save_trained, untrained
 from umaf.extraction.universal import Universal, fit_universal, load_universal
@@ -27,10 +29,12 @@ __all__ = [
     "Fingerprint",
     "FingerprintCard",
     "Inputs",
+    "Linear",
     "Reading",
     "Trained",
     "Universal",
     "along",
+    "anchor_map",
     "arranged",
     "bind",
     "bind_labels",
@@ -41,18 +45,23 @@ __all__ = [
     "describe",
     "extract",
     "fingerprint_of",
+    "fit_linear",
     "fit_pca",
     "fit_universal",
     "likeness",
     "load_answered",
     "load_bound",
+    "load_linear",
     "load_pca",
     "load_trained",
     "load_universal",
     "meant",
+    "movement",
     "open_extractor",
+    "open_trained",
     "prototypes",
     "read_inputs",
+    "save_linear",
     "save_trained",
     "similarities",
     "similarity",

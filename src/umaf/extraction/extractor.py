@@ -17,8 +17,10 @@ from umaf.extraction.base import check_base
 from umaf.extraction.bound import Bound, load_bound
 from umaf.extraction.fingerprint import WIDTH, Fingerprint, FingerprintCard, tokenizer_hash, umaf_version
 from umaf.extraction.inputs import Inputs, Reading, read_inputs, unread
+from umaf.extraction.linear import Linear
 from umaf.extraction.pca import default_pca, load_pca
-from umaf.extraction.trained import Trained, load_trained
+from umaf.extraction.shipped import open_trained
+from umaf.extraction.trained import Trained
 from umaf.models import Model
 
 
@@ -56,8 +58,8 @@ def extract(  # every argument is one the command line has too
         model: an opened model.
         probes: texts on which the capability shows, at least 16, without labels.
         base: the model it was fine-tuned from.
-        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained:FOLDER"; "bound" and
-            "answers", each also with ":FOLDER" of another universal space.
+        extractor: "pca"; "pca:FILE" for directions that `PCA.save` wrote; "trained", which ships with umaf and
+            needs a base; "trained:FOLDER"; "bound" and "answers", each also with ":FOLDER" of another universal space.
         normalisation: of the activations; see `umaf.activations.normalise`.
         depths: layers to read as shares of the stack, in (0, 1].
         batch_size: texts per pass.
@@ -88,7 +90,7 @@ def extract(  # every argument is one the command line has too
         inputs = unread(reading)
     else:
         inputs = read_inputs(model, checked.texts, base=base, reading=reading)
-    if isinstance(compute, Answered | Bound):
+    if isinstance(compute, Answered | Bound | Linear):
         inputs = replace(inputs, answers=answers, places=compute.space.places(checked.texts))
     vector = torch.zeros(1, WIDTH, dtype=torch.float64) if inputs.unchanged() else compute(inputs).double()
     card = card_of(
@@ -139,7 +141,7 @@ def open_extractor(name: str) -> Extractor:
     """Open an extractor by name.
 
     Args:
-        name: "pca", "pca:FILE", "trained:FOLDER", "bound", "bound:FOLDER", "answers" or "answers:FOLDER".
+        name: "pca", "trained", "bound" or "answers", or one of them with ":" and a file or folder.
 
     Returns:
         The extractor.
@@ -156,12 +158,13 @@ def open_extractor(name: str) -> Extractor:
         return default_pca()
     if kind == "pca" and place:
         return load_pca(place)
-    if kind == "trained" and place:
-        return load_trained(place)
+    if kind == "trained":
+        return open_trained(place or None)
     if kind == "bound":
         return load_bound(place or None)
     if kind == "answers":
         return load_answered(place or None)
     raise FingerprintError(
-        f'no extractor is called "{name}"; use "pca", "pca:FILE", "trained:FOLDER", "bound" or "answers".'
+        f'no extractor is called "{name}"; use "pca", "trained", "bound" or "answers", or one of them with ":" '
+        "and a file or folder."
     )

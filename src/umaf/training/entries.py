@@ -78,6 +78,7 @@ class Entry:
             "base_coordinates": own.base_coordinates,
             "base_gram": own.base_gram,
             "behaviour": own.behaviour,
+            "places": own.places,
         }
         # The difference of two cosines is small, and float16 would drop it: it is kept apart.
         named["coordinates"] = own.coordinates - own.base_coordinates
@@ -107,6 +108,7 @@ def load_entry(path: str | Path) -> Entry:
         depths,
         normalisation,
         named.get("behaviour"),
+        named.get("places"),
     )
     return Entry(inputs, EntryCard(**card))
 
@@ -150,6 +152,7 @@ def subset(inputs: Inputs, rows: Tensor) -> Inputs:
         inputs,
         coordinates=inputs.coordinates[:, rows],
         base_coordinates=None if base is None else base[:, rows],
+        places=None if inputs.places is None else inputs.places[rows],
     )
 
 
@@ -187,6 +190,9 @@ def together(one: Inputs, other: Inputs) -> Inputs:
     both = None
     if one.behaviour is not None and other.behaviour is not None:
         both = torch.stack([one.behaviour[0] + other.behaviour[0], one.behaviour[1]])
+    places = None
+    if one.places is not None and other.places is not None:
+        places = torch.cat([one.places, other.places])
     shift = one.gram if one.base_gram is None else one.gram - one.base_gram
     return replace(
         one,
@@ -194,4 +200,5 @@ def together(one: Inputs, other: Inputs) -> Inputs:
         base_coordinates=torch.cat([one.base_coordinates, other.base_coordinates], dim=1),
         gram=other.gram + shift,
         behaviour=both,
+        places=places,
     )

@@ -23,7 +23,7 @@ def read_bank(
 
     Args:
         folder: where the entries are.
-        extractor: "pca", "pca:FILE" or "trained:FOLDER".
+        extractor: as `open_extractor` takes it, but none that reads answers.
         splits: which capabilities.
 
     Returns:

@@ -16,9 +16,10 @@ from umaf.extraction.behaviour import behaviour
 from umaf.extraction.inputs import tokens
 from umaf.models import open_model
 from umaf.seeds import generator
-from umaf.training.accept import retrieval, silhouettes, verdict
+from umaf.training.accept import Fold, ranks, retrieval, silhouettes, verdict
 from umaf.training.entries import Entry, EntryCard, drawn, load_entries, load_entry, stacked, together
 from umaf.training.extractor import ExtractorSettings, fingerprinted, train_extractor
+from umaf.training.linear import train_linear
 
 A = len(ANCHORS)
 PLAN = ExtractorSettings(steps=6, rate=1e-3, look_every=6, capabilities=3, patience=0)
@@ -111,10 +112,22 @@ def test_the_verdict_follows_the_numbers() -> None:
     good, cards = _made(1.0, 0.2)
     bad, _ = _made(0.02, 1.0)
     parts = torch.stack([good[:9], good[9:]], dim=1)
-    found = verdict(good, bad, cards, together=functional.normalize(parts.sum(1), dim=1), parts=parts)
+    found = verdict(
+        [
+            Fold(kind, good, bad, cards, functional.normalize(parts.sum(1), dim=1), parts)
+            for kind in ("llama", "bert")
+        ]
+    )
     assert found.accepted and not found.reasons and found.top1 == 1.0 and found.additive > 0.99
-    worse = verdict(bad, good, cards, together=parts[:, 0], parts=parts)
+    worse = verdict([Fold("gpt2", bad, good, cards, parts[:, 0], parts)])
     assert not worse.accepted and len(worse.reasons) == 3 and "0.8" in worse.reasons[-1]
+
+
+def test_only_held_out_capabilities_of_the_architecture_left_out_are_looked_up() -> None:
+    vectors, cards = _made(1.0, 0.2)
+    held = [replace(card, split="heldout" if card.capability == "c0" else "train") for card in cards]
+    assert list(ranks(vectors, held, of="bert")) == [1] and len(ranks(vectors, held)) == 3
+    assert len(ranks(vectors, cards, of="bert")) == 6
 
 
 def test_fingerprints_that_are_all_the_same_find_nothing() -> None:
@@ -122,5 +135,25 @@ def test_fingerprints_that_are_all_the_same_find_nothing() -> None:
     assert retrieval(torch.ones(18, 512), cards) == {"top1": 0.0, "top5": 0.0}
     with pytest.raises(FingerprintError, match="found none"):
         retrieval(torch.ones(2, 512), cards[:1] + cards[3:4])
+    with pytest.raises(FingerprintError, match="left out"):
+        verdict([])
     with pytest.raises(FingerprintError, match="two groups"):
         silhouettes(torch.ones(2, 512), cards[:2])
+
+
+def test_the_linear_extractor_is_fitted_on_entries_with_places() -> None:
+    places = torch.randn(5, 63, generator=generator(0, "places"))
+
+    def placed(entry: Entry) -> Entry:
+        return replace(entry, inputs=replace(entry.inputs, places=places))
+
+    entries = [placed(entry) for entry in _entries()]
+    made = train_linear(entries)
+    assert made.entries == 12 and made.top1 is not None
+    assert made.extractor.depths == (0.5, 1.0)
+    with pytest.raises(TaskError, match="without places"):
+        train_linear(_entries())
+    with pytest.raises(TaskError, match="held out"):
+        train_linear([*entries, _entry(9, "llama", "heldout")])
+    few = drawn(entries[0], 1, share=0.8, seed=0)
+    assert few.places is not None and len(few.places) == few.coordinates.shape[1]
