@@ -326,6 +326,7 @@ def _write(
         "figures": {name: vars(one) for name, one in figures.items()},
         "verdict": vars(judged),
         "small_to_large": list(cells),
+        "encoder": space_encoder.curves(),
     }
     stamp = f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}"
     write_record(PLACE / f"{stamp}.json", new_record("space", config=config, numbers=numbers))
