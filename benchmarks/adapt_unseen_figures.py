@@ -19,9 +19,14 @@ def difference(cells: dict, one: str, other: str) -> Figure | None:
     """Mean difference in right answers; the interval draws seeds, tasks within them, and texts within those."""
     table: dict[int, list[np.ndarray]] = {}
     for (_, seed), cell in sorted(cells.items(), key=lambda item: item[0][1]):
-        pair = [_right(cell, name) for name in (one, other)]
-        if pair[0] is not None and pair[1] is not None:
-            table.setdefault(seed, []).append(pair[0] - pair[1])
+        pair = [_by_draw(cell, name) for name in (one, other)]
+        shared = set(pair[0]) & set(pair[1])
+        # Two ways that shots decide are set side by side on the same shots; others are the same for every draw.
+        if all(name.startswith(("fewshot", "shots")) for name in (one, other)):
+            pair = [{draw: found[draw] for draw in shared} for found in pair]
+        if all(pair):
+            first, second = (np.mean(list(found.values()), 0) for found in pair)
+            table.setdefault(seed, []).append(first - second)
     if not table:
         return None
     random = np.random.default_rng(0)
@@ -41,12 +46,15 @@ def difference(cells: dict, one: str, other: str) -> Figure | None:
     return Figure(round(value, 4), round(float(low), 4), round(float(high), 4), n=count)
 
 
-def _right(cell: dict, name: str) -> np.ndarray | None:
-    """Give which texts a way answers rightly, the mean over draws of shots where there are several."""
-    names = [name, *(f"{name}@{draw}" for draw in range(1, DRAWS))]
-    used = [cell["chosen"].get(key, key) for key in names]
-    found = [cell["correct"][key] for key in used if key in cell["correct"]]
-    return np.mean(found, 0) if found else None
+def _by_draw(cell: dict, name: str) -> dict[int, np.ndarray]:
+    """Give which texts a way answers rightly, by the draw of shots; what no shots decide has the first alone."""
+    found = {}
+    for draw in range(DRAWS):
+        key = f"{name}@{draw}" if draw else name
+        used = cell["chosen"].get(key, key)
+        if used in cell["correct"]:
+            found[draw] = np.array(cell["correct"][used], dtype=float)
+    return found
 
 
 def _in_hindsight(cell: dict) -> dict:

@@ -81,6 +81,17 @@ def test_a_choice_counts_as_what_was_chosen_and_draws_count_with_their_mean():
     assert difference(cells, "prompt", "base") is None
 
 
+def test_ways_that_shots_decide_are_compared_on_the_same_shots():
+    """A way that was measured on the first shots only is not set beside the mean over all shots."""
+    cell = unseen(base=0.5, fewshot10=0.7, fewshot10_layers=0.6, **{"fewshot10@1": 0.1})
+    cells = {("a", seed): cell for seed in SEEDS}
+    layers, over_base = (
+        difference(cells, *pair) for pair in (("fewshot10_layers", "fewshot10"), ("fewshot10", "base"))
+    )
+    assert layers is not None and layers.value == pytest.approx(-0.1)
+    assert over_base is not None and over_base.value == pytest.approx(-0.1)
+
+
 def test_hindsight_is_the_best_of_base_and_experts_on_the_test():
     alone = dict.fromkeys((task.partition("/")[2] for task in TASKS), 0.4)
     worse = unseen(base=0.5, fewshot10=0.5, **alone)
