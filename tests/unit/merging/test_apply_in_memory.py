@@ -190,6 +190,16 @@ def test_a_missing_base_and_other_shapes_are_told():
         merge_states("mean", [{"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}])
 
 
+@pytest.mark.parametrize("method", ["mean", "sce", "della", "widen", "breadcrumbs", "model_stock", "tsv_m"])
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0)])
+def test_of_nothing_nothing_is_made(method, shape):
+    made = merge_tensors(method, [torch.zeros(shape)] * 2, base=torch.zeros(shape))
+    assert made.shape == shape
+    models = [{"model.layers.0.empty": torch.zeros(shape), "w": torch.randn(4, 4)} for _ in range(3)]
+    found = merge_states(method, models[1:], base=models[0])
+    assert found["model.layers.0.empty"].shape == shape and found["w"].isfinite().all()
+
+
 def test_inputs_stay_as_they_are():
     *stack, base = rows(4, dtype=torch.float32)
     before = [one.clone() for one in (*stack, base)]

@@ -207,6 +207,8 @@ def merge_into(
         tensor([0.5000, 0.5000], dtype=torch.bfloat16)
     """
     rule, room = work.rule, room or Room()
+    if not work.numel:
+        return
     target = Memory(target) if isinstance(target, Tensor) else target
     last = work.numel if last is None else last
     if rule.function is None:
