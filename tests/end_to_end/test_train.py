@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from tests.end_to_end.test_transfer import by_plain_peft
 from tests.unit.training.test_extractor import _entry
 from tests.unit.training.test_generator import TEXTS, _task
 from umaf.cli import main
-from umaf.extraction import Bound, fit_universal
+from umaf.extraction import Bound, fit_universal, open_extractor
 from umaf.models import open_model
 from umaf.readout import label_scores
+from umaf.seeds import generator
 from umaf.training.material import gather
 
 FAST = (
@@ -171,6 +173,21 @@ def test_interpolators_and_gates_are_trained_on_entries(tmp_path, capsys) -> Non
         )
         assert code == 0 and out.is_file() and "validation" in said, err
         assert (tmp_path / f"{stage}.safetensors.curve.json").is_file()
+
+
+def test_an_extractor_is_fitted_on_entries_and_opened_by_its_folder(tmp_path, capsys) -> None:
+    places = torch.randn(5, 63, generator=generator(0, "places"))
+    for what in range(6):
+        for base in ("llama", "gpt2", "bert"):
+            entry = _entry(what, base, "train" if what < 4 else "validation")
+            named = replace(entry, inputs=replace(entry.inputs, places=places))
+            named.save(tmp_path / "bank" / "entries" / f"{what}-{base}.safetensors")
+    out, bank = tmp_path / "extractor", tmp_path / "bank"
+    code, said, err = _umaf(capsys, "train", "extractor", "--bank", bank, "--out", out)
+    assert code == 0 and "fitted on 12 experts" in said, err
+    assert open_extractor(f"trained:{out}").version in said
+    code, _, err = _umaf(capsys, "train", "extractor", "--bank", bank, "--out", tmp_path / "no", "--steps", 3)
+    assert code == 1 and "--design encoder" in err and not (tmp_path / "no").exists()
 
 
 def test_the_shipped_generator_needs_no_name(tmp_path, capsys) -> None:
