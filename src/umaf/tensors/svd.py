@@ -8,9 +8,12 @@ of feed-forward layers. Where the spectrum is flat enough for that to change not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.linalg import eigh, svd
 from torch import Tensor
 
 from umaf.errors import NumericalError
@@ -194,7 +197,12 @@ def _largest(matrix: Tensor) -> float:
 
 def _from_svd(matrix: Tensor, count: int) -> Triplets:
     _check(matrix)
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    try:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # type: ignore[reportPrivateImportUsage]
+        left, values, right = _stubborn(
+            matrix, lambda one: svd(one, full_matrices=False, lapack_driver="gesvd")
+        )
     return Triplets(left[..., :count], values[..., :count], right[..., :count, :])
 
 
@@ -202,8 +210,26 @@ def _eigen(symmetric: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Give the largest eigenvalues, falling, and their vectors."""
     _check(symmetric)
     first = symmetric.shape[-1] - count
-    values, vectors = torch.linalg.eigh(symmetric)
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:  # type: ignore[reportPrivateImportUsage]
+        values, vectors = _stubborn(symmetric, lambda one: eigh(one, driver="ev"))
     return values[..., first:].flip(-1), vectors[..., first:].flip(-1)
+
+
+def _stubborn(matrices: Tensor, decompose: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> list[Tensor]:
+    """Decompose one by one, in float64, what divide and conquer gave up on: matrices of low rank can be such.
+
+    Args:
+        matrices: `[*batch, out, in]`.
+        decompose: slower, by QR iterations, which converge.
+
+    Returns:
+        Its parts, `[*batch, …]` each, in the dtype of the matrices.
+    """
+    found = [decompose(one.double().numpy()) for one in matrices.reshape(-1, *matrices.shape[-2:])]
+    stacked = [torch.from_numpy(np.stack(part)).to(matrices.dtype) for part in zip(*found, strict=True)]
+    return [part.reshape(*matrices.shape[:-2], *part.shape[1:]) for part in stacked]
 
 
 def _check(matrix: Tensor) -> None:

@@ -67,3 +67,32 @@ def test_mistakes_are_told():
         singular_triplets(torch.full((2, 2), float("nan")))
     with pytest.raises(NumericalError, match="matrix"):
         singular_triplets(torch.ones(3))
+
+
+@pytest.mark.parametrize("method", ["gram", "svd"])
+@pytest.mark.parametrize("shape", [(140, 150), (3, 20, 30)])
+def test_where_divide_and_conquer_gives_up_another_way_is_taken(monkeypatch, method, shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    values = torch.linalg.svdvals(matrix)
+
+    def give_up(*_, **__):
+        raise torch.linalg.LinAlgError("The algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", give_up)
+    monkeypatch.setattr(torch.linalg, "svd", give_up)
+    found = singular_triplets(matrix, method=method)
+    torch.testing.assert_close(found.matrix(), matrix, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.values, values)
+
+
+def test_vectors_with_many_zeros_between_them_have_a_polar_factor():
+    # Low-rank experts side by side: on a fifth of such matrices MKL's float32 divide and conquer does not converge.
+    places = torch.tensor([0, 1, 2, 64, 65, 66, 67])
+    for seed in range(20):
+        draw = torch.randn(256, 7, generator=torch.Generator().manual_seed(seed))
+        matrix = torch.zeros(256, 128)
+        matrix[:, places] = torch.nn.functional.normalize(draw, dim=0)
+        found = polar(matrix)
+        eye = torch.zeros(128, 128)
+        eye[places, places] = 1
+        torch.testing.assert_close(found.T @ found, eye, atol=1e-4, rtol=0)
