@@ -193,7 +193,7 @@ def test_a_weight_that_mergekit_asks_for_is_asked_for(tmp_path):
     from umaf.merging.planning.plan import make_plan
 
     recipe = read_recipe("merge_method: linear\nmodels: [{model: a}, {model: b}]")
-    with pytest.raises(ConfigError, match="linear needs weight for 1 of 2 models"):
+    with pytest.raises(ConfigError, match="linear needs weight for model 1 of 2"):
         make_plan(recipe, open=shelf("a", "b").open)
 
 

@@ -52,7 +52,7 @@ def settings(
         for number, one in enumerate(says):
             if not one and (option.required or option.name in recipe.required):
                 whose = (
-                    f" for {number + 1} of {len(says)} models" if option.per_model and len(says) > 1 else ""
+                    f" for model {number + 1} of {len(says)}" if option.per_model and len(says) > 1 else ""
                 )
                 raise recipe.error(
                     ("method",),
