@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import eigh, svd
 from torch import Tensor
 
 from umaf.errors import NumericalError
@@ -201,7 +201,7 @@ def _from_svd(matrix: Tensor, count: int) -> Triplets:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     except torch.linalg.LinAlgError:  # type: ignore[reportPrivateImportUsage]
         left, values, right = _stubborn(
-            matrix, lambda one: svd(one, full_matrices=False, lapack_driver="gesvd")
+            matrix, lambda linalg, one: linalg.svd(one, full_matrices=False, lapack_driver="gesvd")
         )
     return Triplets(left[..., :count], values[..., :count], right[..., :count, :])
 
@@ -213,21 +213,25 @@ def _eigen(symmetric: Tensor, count: int) -> tuple[Tensor, Tensor]:
     try:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.linalg.LinAlgError:  # type: ignore[reportPrivateImportUsage]
-        values, vectors = _stubborn(symmetric, lambda one: eigh(one, driver="ev"))
+        values, vectors = _stubborn(symmetric, lambda linalg, one: linalg.eigh(one, driver="ev"))
     return values[..., first:].flip(-1), vectors[..., first:].flip(-1)
 
 
-def _stubborn(matrices: Tensor, decompose: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> list[Tensor]:
+def _stubborn(
+    matrices: Tensor, decompose: Callable[[Any, np.ndarray], tuple[np.ndarray, ...]]
+) -> list[Tensor]:
     """Decompose one by one, in float64, what divide and conquer gave up on: matrices of low rank can be such.
 
     Args:
         matrices: `[*batch, out, in]`.
-        decompose: slower, by QR iterations, which converge.
+        decompose: slower, by QR iterations, which converge; it is given `scipy.linalg` and a matrix.
 
     Returns:
         Its parts, `[*batch, …]` each, in the dtype of the matrices.
     """
-    found = [decompose(one.double().numpy()) for one in matrices.reshape(-1, *matrices.shape[-2:])]
+    from scipy import linalg  # a quarter of a second that no other merge shall wait for
+
+    found = [decompose(linalg, one.double().numpy()) for one in matrices.reshape(-1, *matrices.shape[-2:])]
     stacked = [torch.from_numpy(np.stack(part)).to(matrices.dtype) for part in zip(*found, strict=True)]
     return [part.reshape(*matrices.shape[:-2], *part.shape[1:]) for part in stacked]
 
