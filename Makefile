@@ -36,6 +36,9 @@ bench-first-light: $(STAMP)
 
 bench-transfer: $(STAMP)
 	$(BIN)/python -m benchmarks.transfer
+	$(BIN)/python -m benchmarks.transfer_ablations
+	$(BIN)/python -m benchmarks.transfer_counts
+	$(BIN)/python -m benchmarks.transfer --only-summary
 
 bench-sentiment: $(STAMP)
 	$(BIN)/python -m benchmarks.sentiment_generation

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from umaf.activations import ANCHORS, DEPTHS, capture, relative, too_long
-from umaf.errors import ProbeError
+from umaf.errors import FingerprintError, ProbeError
 from umaf.extraction.answers import Answers
 from umaf.extraction.behaviour import behaviour
 from umaf.extraction.read_once import read_once
@@ -77,6 +77,20 @@ class Inputs:
     def shift(self) -> Tensor:
         """Return the coordinates minus the base's `[depth, probe, anchor]`, or as they are without a base."""
         return self.coordinates if self.base_coordinates is None else self.coordinates - self.base_coordinates
+
+    def check(self, depths: tuple[float, ...], normalisation: str) -> None:
+        """Stop where a trained extractor reads other inputs than these.
+
+        Raises:
+            FingerprintError: other depths, or another normalisation.
+        """
+        for what, own in (("depths", depths), ("normalisation", normalisation)):
+            given = getattr(self, what)
+            if own != given:
+                raise FingerprintError(
+                    f"this trained extractor reads {what} {own}, and the inputs were made with {given}; extract with "
+                    f"{what}={own!r}."
+                )
 
     def unchanged(self) -> bool:
         """Whether model and base agree on every probe and anchor but for rounding."""

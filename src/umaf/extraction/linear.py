@@ -74,13 +74,7 @@ class Linear:
         Raises:
             FingerprintError: inputs without base or places, at other depths or with another normalisation.
         """
-        for what in ("depths", "normalisation"):
-            own, given = getattr(self, what), getattr(inputs, what)
-            if own != given:
-                raise FingerprintError(
-                    f"this trained extractor reads {what} {own}, and the inputs were made with {given}; extract with "
-                    f"{what}={own!r}."
-                )
+        inputs.check(self.depths, self.normalisation)
         if not inputs.difference or inputs.places is None:
             raise FingerprintError(
                 "this trained extractor tells what a model learned since its base, from probes with places, and was "

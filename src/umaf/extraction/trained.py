@@ -53,13 +53,7 @@ class Trained:
         Raises:
             FingerprintError: inputs read at other depths or with another normalisation.
         """
-        for what in ("depths", "normalisation"):
-            own, given = getattr(self, what), getattr(inputs, what)
-            if own != given:
-                raise FingerprintError(
-                    f"this trained extractor reads {what} {own}, and the inputs were made with {given}; extract with "
-                    f"{what}={own!r}."
-                )
+        inputs.check(self.depths, self.normalisation)
         rows, depth = tokens(inputs if self.behaviour else replace(inputs, behaviour=None))
         with torch.no_grad():
             return self.head(self.encoder(rows[None], depth))

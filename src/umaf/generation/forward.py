@@ -116,17 +116,16 @@ def adapter(
         pairs = zip(keys, pushes, strict=True)
         return combine([generator.update(key, push, scales) for key, push in pairs], weights)
 
+    counts = [len(goal.texts) for goal in goals]
     with cores(model, *as_cores(shared)):
         given, logits = _all_seen(heard, generator.card.writers)
         rows, scales = generator.side_by_side(given)
-        reads = rows.split([len(goal.texts) for goal in goals])
-        keys = generator.keys(reads, said, logits, scales)
+        keys = generator.keys(rows.split(counts), said, logits, scales)
         # Each capability at its full weight: what is taken back is what its own update did on the way out.
         with cores(model, *as_cores(written(keys, [1.0] * len(goals)))):
             given, logits = _all_seen(heard, generator.card.writers)
         rows, _ = generator.side_by_side(given, scales)
-        reads = rows.split([len(goal.texts) for goal in goals])
-        more = generator.corrections(reads, said, logits, scales)
+        more = generator.corrections(rows.split(counts), said, logits, scales)
     weights = [goal.weight for goal in goals]
     share = max(map(abs, weights))
     own = written([a + b for a, b in zip(keys, more, strict=True)], [weight / share for weight in weights])
@@ -137,9 +136,8 @@ def adapter(
 def _all_seen(heard: Sequence[Asked], writers: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Read what writers are given at the probes of all capabilities, one after another, and each one's logits."""
     found = [seen(asked, writers) for asked in heard]
-    return {name: torch.cat([given[name] for given, _ in found]) for name in writers}, [
-        logits for _, logits in found
-    ]
+    whole = {name: torch.cat([given[name] for given, _ in found]) for name in writers}
+    return whole, [logits for _, logits in found]
 
 
 def calls(

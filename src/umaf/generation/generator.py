@@ -142,9 +142,8 @@ class Generator:
             logits: the target's own, of the labels.
             scales: of the writers, from `side_by_side`.
         """
-        plain = [self.plain[writer].to(scale) / scale for writer, scale in scales.items() if self.plain]
-        silent = torch.cat(plain, dim=1) if plain else None
-        told, level = fitted(reads, said, self.ridge.exp(), plain=silent), levelled(reads, logits)
+        told = fitted(reads, said, self.ridge.exp(), plain=self._silent(scales))
+        level = levelled(reads, logits)
         return [self.size.exp() * one + other for one, other in zip(told, level, strict=True)]
 
     def corrections(
@@ -155,9 +154,13 @@ class Generator:
         scales: Mapping[str, Tensor],
     ) -> list[Float[Tensor, "in label"]]:
         """Find what to add to keys, from what a target does with them: as `keys`, all read with the adapter active."""
-        plain = [self.plain[writer].to(scale) / scale for writer, scale in scales.items() if self.plain]
-        silent = torch.cat(plain, dim=1) if plain else None
-        return corrected(reads, said, logits, self.ridge.exp(), size=self.size.exp(), plain=silent)
+        strength, size = self.ridge.exp(), self.size.exp()
+        return corrected(reads, said, logits, strength, size=size, plain=self._silent(scales))
+
+    def _silent(self, scales: Mapping[str, Tensor]) -> Float[Tensor, "token in"] | None:
+        """Put what the writers are given in ordinary text side by side; None where nothing was heard."""
+        parts = [self.plain[writer].to(scale) / scale for writer, scale in scales.items() if self.plain]
+        return torch.cat(parts, dim=1) if parts else None
 
     def update(
         self, keys: Float[Tensor, "in label"], push: Float[Tensor, "label out"], scales: Mapping[str, Tensor]
