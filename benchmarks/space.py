@@ -42,6 +42,7 @@ from umaf.evaluation.statistics import mean_interval
 from umaf.evaluation.summary import Figure, write_summary
 from umaf.extraction import (
     Answers,
+    Fingerprint,
     Linear,
     anchor_map,
     default_pca,
@@ -68,6 +69,7 @@ class Collection:
     Attributes:
         members: who they are.
         cards: where they come from.
+        split: whether each is for training, validation or held out.
         movements: `[expert, 512]`, what the linear extractor is fitted on.
         descriptions: `[expert, 4096]`, what the closed-form one reads.
     """
@@ -77,6 +79,7 @@ class Collection:
         self.members = [m for m, one in measured.items() if space_read.learned(m, float(one["score"]))]
         bases = {name: open_model(f"zoo:{name}") for name in {m.model for m in self.members}}
         self.cards = [card_of(member, bases[member.model]) for member in self.members]
+        self.split = {member: card.split for member, card in zip(self.members, self.cards, strict=True)}
         self.space = load_universal()
         self.anchors = anchor_map(self.space)
         self.places = self.space.places(probes())
@@ -234,22 +237,28 @@ def figures_of(
     return found
 
 
-def sizes(known: Collection) -> dict[str, Figure]:
-    """Judge interpolator and gate on fingerprints of both closed forms; the linear one left out no architecture."""
-    found: dict[str, Figure] = {}
-    split = {member: card.split for member, card in zip(known.members, known.cards, strict=True)}
+def shown_by(known: Collection) -> dict[str, dict[Member, Fingerprint]]:
+    """Give everybody's fingerprints by both closed forms; the linear one left out no architecture."""
+    linear = known.fitted(known.rows(""))
     tables = {
         "pca": (known.descriptions @ default_pca().components.double().T, default_pca().version),
-        "linear": ((linear := known.fitted(known.rows(""))).of(known.movements), linear.version),
+        "linear": (linear.of(known.movements), linear.version),
     }
-    for name, (vectors, version) in tables.items():
-        rows = space_sizes.fingerprints(vectors, known.cards, version)
-        shown = dict(zip(known.members, rows, strict=True))
+    return {
+        name: dict(zip(known.members, space_sizes.fingerprints(rows, known.cards, version), strict=True))
+        for name, (rows, version) in tables.items()
+    }
+
+
+def sizes(known: Collection) -> dict[str, Figure]:
+    """Judge interpolator and gate on fingerprints of both closed forms."""
+    found: dict[str, Figure] = {}
+    for name, shown in shown_by(known).items():
         told = space_sizes.interpolated(shown)
         for way in ("identity", "ridge", "film"):
             found[f"interpolator.{name}.{way}"] = Figure(getattr(told, way), n=told.pairs)
         found[f"interpolator.{name}.accepted"] = Figure(float(told.accepted), n=told.pairs, aim="1")
-        for way, values in space_sizes.gated(shown, split).items():
+        for way, values in space_sizes.gated(shown, known.split).items():
             one = mean_interval(values)
             found[f"gate.{name}.{way}"] = Figure(one.value, one.low, one.high, len(values))
     return found
@@ -277,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--take", nargs="*", type=Path, default=[], help="folders of experts made elsewhere")
     parser.add_argument("--index", type=Path, help="folder of what the index read")
     parser.add_argument(
-        "--ship", type=Path, help="folder to write the extractor fitted on every architecture to"
+        "--ship",
+        type=Path,
+        help="folder to write what ships to: extractor and interpolator of all architectures",
     )
     parser.add_argument("--only-summary", action="store_true", help="measure nothing new")
     asked = parser.parse_args(arguments)
@@ -303,7 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = space_large.cells(minutes=0 if asked.only_summary else asked.minutes, shelves=shelves)
     figures |= {**sizes(known), **small_to_large(cells)}
     if asked.ship is not None:
-        save_linear(known.fitted(known.rows("")), asked.ship)
+        asked.ship.mkdir(parents=True, exist_ok=True)
+        save_linear(known.fitted(known.rows("")), asked.ship / "extractor")
+        space_sizes.shipped(shown_by(known)["pca"], known.split).half().save(asked.ship / "film.safetensors")
     _write(known, judged, figures, cells)
 
 

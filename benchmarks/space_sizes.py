@@ -14,9 +14,10 @@ from umaf import seeds
 from umaf.activations import ANCHORS_HASH, DEPTHS
 from umaf.extraction import Fingerprint, FingerprintCard
 from umaf.fusion.gated import Gate
+from umaf.scaling import Film
 from umaf.training.entries import EntryCard
 from umaf.training.gate import GateSettings, train_gate
-from umaf.training.interpolator import InterpolatorSettings, LeftOut, Pair, left_out
+from umaf.training.interpolator import InterpolatorSettings, LeftOut, Pair, left_out, train_interpolator
 
 FILM = InterpolatorSettings(steps=200, look_every=50, patience=3)
 GATE = GateSettings(steps=150, look_every=50, patience=0)
@@ -38,16 +39,29 @@ def fingerprints(vectors: Tensor, cards: Sequence[EntryCard], version: str) -> l
     return found
 
 
-def interpolated(shown: Mapping[Member, Fingerprint]) -> LeftOut:
-    """Compare the interpolator with identity and ridge, every capability left out once, sizes of one family."""
+def pairs_of(shown: Mapping[Member, Fingerprint]) -> list[Pair]:
+    """Pair what experts of one family and capability show at two sizes, both ways."""
     groups: dict[tuple[str, str], list[Fingerprint]] = {}
     for member, one in shown.items():
         if member.seed == 0 and member.architecture in ("llama", "gpt2", "bert"):
             groups.setdefault((member.architecture, member.task), []).append(one)
-    pairs = [
+    return [
         Pair(task, one, other) for (_, task), group in groups.items() for one, other in permutations(group, 2)
     ]
-    return left_out(pairs, settings=FILM)
+
+
+def interpolated(shown: Mapping[Member, Fingerprint]) -> LeftOut:
+    """Compare the interpolator with identity and ridge, every capability left out once, sizes of one family."""
+    return left_out(pairs_of(shown), settings=FILM)
+
+
+def shipped(shown: Mapping[Member, Fingerprint], split: Mapping[Member, str]) -> Film:
+    """Train the interpolator that ships: on train capabilities, watched on those for validation."""
+    known, watched = (
+        pairs_of({member: one for member, one in shown.items() if split[member] == name})
+        for name in ("train", "validation")
+    )
+    return train_interpolator(known, watched, settings=FILM)[0]
 
 
 def gated(shown: Mapping[Member, Fingerprint], split: Mapping[Member, str]) -> dict[str, list[float]]:

@@ -34,7 +34,7 @@ def scale(
         str | None, typer.Option(metavar="MODEL", help="The target, or a fingerprint of a model of its size.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it here (.safetensors).")] = None,
-    method: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
+    method: Annotated[str, typer.Option(help="identity, film, film:FILE or ridge:FILE.")] = "identity",
     allow_pickle: PickleOption = False,
     trust_remote_code: RemoteOption = False,
     seed: SeedOption = 0,

@@ -113,7 +113,7 @@ def transfer(
         str | None,
         typer.Option(metavar="NAME", help="pca, trained, bound, answers; what suits the route."),
     ] = None,
-    scaling: Annotated[str, typer.Option(help="identity, ridge:FILE or film:FILE.")] = "identity",
+    scaling: Annotated[str, typer.Option(help="identity, film, film:FILE or ridge:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
     truncate: TruncateOption = False,
     evaluate: EvaluateOption = None,

@@ -16,12 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from umaf.errors import ConfigError, FingerprintError
+from umaf.errors import FingerprintError
 from umaf.extraction import Fingerprint
 from umaf.extraction.store import read_tensors, weights_version, write_tensors
 from umaf.scaling.size import Size, size_of
 
 WIDTH, HIDDEN, SIZES = 512, 256, 6
+SHIPPED = (
+    Path(__file__).resolve().parents[3] / "zoo" / "interpolator" / "film.safetensors",  # a checkout
+    Path(__file__).resolve().parents[1] / "zoo_interpolator" / "film.safetensors",  # an installed wheel
+)
 
 
 class Film(nn.Module):
@@ -79,12 +83,17 @@ def ends(source: Size, target: Size) -> Float[Tensor, " 6"]:
     return torch.tensor([number for size in (source, target) for number in _numbers(size)])
 
 
-def load_film(path: str | Path) -> Film:
-    """Read a network that `Film.save` wrote, in evaluation mode.
+def load_film(path: str | Path | None = None) -> Film:
+    """Read a network that `Film.save` wrote, in evaluation mode; what ships with umaf when None.
 
     Raises:
         FingerprintError: no such file, or not an interpolator.
+
+    Example:
+        >>> load_film().extractor.startswith("pca-")
+        True
     """
+    path = next((one for one in SHIPPED if one.is_file()), SHIPPED[0]) if path is None else path
     tensors, about = read_tensors(path)
     network = Film(json.loads(about.get("card", '{"extractor": ""}'))["extractor"])
     shapes = {name: w.shape for name, w in network.state_dict().items()}
@@ -97,14 +106,11 @@ def load_film(path: str | Path) -> Film:
 
 
 def film(fingerprint: Fingerprint, to: Size, file: Path | None) -> Tensor:
-    """Scale by the network in a file; the vector `[1, 512]`.
+    """Scale by the network in a file, or by the one that ships when none is named; the vector `[1, 512]`.
 
     Raises:
-        ConfigError: no file was named.
         FingerprintError: not an interpolator, or one of another extractor.
     """
-    if file is None:
-        raise ConfigError('the scaling "film" needs the file of a trained network; write "film:FILE".')
     network = load_film(file)
     if network.extractor != fingerprint.card.extractor:
         raise FingerprintError(

@@ -35,7 +35,7 @@ def scale(
         fingerprint: what to scale.
         to: the target, or a card or fingerprint of a model of its size.
         method: a registered name, with a file after a colon where it needs one: "identity",
-            "ridge:FILE", "film:FILE".
+            "film" (the network that ships), "film:FILE", "ridge:FILE".
 
     Returns:
         A fingerprint whose card names the size it was scaled to.

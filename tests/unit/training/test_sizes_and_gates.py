@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from tests.made_fingerprints import made
-from umaf.errors import ConfigError, FingerprintError
-from umaf.extraction import Fingerprint
+from umaf.errors import FingerprintError
+from umaf.extraction import Fingerprint, default_pca
 from umaf.fusion import Gate, fuse, gated_weights, load_gate
 from umaf.scaling import Film, Size, ends, load_film, scale
 from umaf.search.cem import CrossEntropy
@@ -60,10 +60,20 @@ def test_a_network_learns_what_sizes_change(tmp_path: Path) -> None:
     strange = replace(unseen.source, card=replace(unseen.source.card, extractor="other"))
     with pytest.raises(FingerprintError, match="was trained on fingerprints of"):
         scale(strange, unseen.target, method=f"film:{file}")
-    with pytest.raises(ConfigError, match="film:FILE"):
-        scale(unseen.source, unseen.target, method="film")
     with pytest.raises(FingerprintError, match="no interpolator"):
         load_film(tmp_path / "nowhere")
+
+
+def test_the_network_that_ships_scales_what_the_closed_form_gives() -> None:
+    strange = made(1)
+    own = replace(strange, card=replace(strange.card, extractor=default_pca().version))
+    large = replace(own, card=replace(own.card, **BIG))
+    moved = scale(own, large, method="film").vector
+    assert float(functional.cosine_similarity(moved, own.vector)) < 0.99
+    assert torch.allclose(moved.norm(), own.vector.norm())
+    assert torch.allclose(scale(own, own, method="film").vector, own.vector, atol=1e-6)
+    with pytest.raises(FingerprintError, match="was trained on fingerprints of pca-"):
+        scale(strange, large, method="film")
 
 
 def test_leaving_one_out_compares_all_three() -> None:
