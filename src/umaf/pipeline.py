@@ -11,21 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umaf.adapters import write_lora
+from umaf.adapters import attach, write_lora
+from umaf.errors import ConfigError
 from umaf.evaluation.provenance import versions
 from umaf.evaluation.record import plain
 from umaf.extraction import Answers, Bound, Fingerprint, extract, open_extractor
 from umaf.extraction.answered import Answered
 from umaf.files import refuse_existing
 from umaf.fusion import FUSIONS, fuse
-from umaf.generation.generate import check_route, generate
+from umaf.generation.generate import Generated, check_route, generate
+from umaf.generation.goals import Goal
 from umaf.generation.replies import Replies, labels_of
 from umaf.generation.sources import Source, check_sources, goals_of
 from umaf.models import Model, weights_hash
+from umaf.readout import make_readout
 from umaf.scaling import SCALINGS, scale
+from umaf.search.fusion import Refined, refine_weights
+from umaf.search.shots import shot_score
 
 FINGERPRINT = "fingerprint.safetensors"
 Say = Callable[[str], object]
+Options = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def transfer(  # every argument is one the command line has too
     extractor: str | None = None,
     scaling: str = "identity",
     fusion: str = "weighted",
-    options: Mapping[str, Any] | None = None,
+    options: Options = None,
+    shots: Goal | None = None,
     truncate: bool = False,
     say: Say | None = None,
 ) -> Transfer:
@@ -79,6 +86,8 @@ def transfer(  # every argument is one the command line has too
         scaling: of the fingerprints, to the target's size.
         fusion: of the fingerprints, by the sources' weights.
         options: further options of the route.
+        shots: a few labelled texts of a wanted task, from `umaf.search.shots.shots_of`: the sources' weights are
+            searched for what does best on them, from those given on. For routes that read fingerprints.
         truncate: cut probes that are longer than a model's window; the history says how many.
         say: called with a few words at the start of every stage.
 
@@ -99,28 +108,40 @@ def transfer(  # every argument is one the command line has too
     if out is not None:
         refuse_existing(out)
     check_sources(sources, target)
-    make = check_route(target, route=route, rank=rank, options=options)
-    reads = "fingerprint" in inspect.signature(make).parameters
+    route_of = check_route(target, route=route, rank=rank, options=options)
+    reads = "fingerprint" in inspect.signature(route_of).parameters
     extractor = extractor or ("bound" if reads else "pca")
     _check_names(extractor, scaling, fusion)
+    _check_shots(shots, target, route=route, reads=reads, count=len(sources))
 
     replies = Replies(truncate=truncate)
-    fingerprints = []
-    for number, source in enumerate(sources, start=1):
-        tell(f"fingerprint {number} of {len(sources)}: {source.model.name}")
-        fingerprints.append(_fingerprint(source, extractor, replies))
+    fingerprints = _fingerprints(sources, extractor, replies, tell)
     tell("scale and fuse")
     scaled = [scale(fingerprint, target, method=scaling) for fingerprint in fingerprints]
     fused = fuse(scaled, [source.weight for source in sources], method=fusion)
+
+    def made_of(goals: Sequence[Goal], fused: Fingerprint, given: Options = options) -> Generated:
+        asked = {**(given or {}), **({"fingerprint": fused} if reads else {})}
+        return generate(target, goals, route=route, rank=rank, seed=seed, options=asked, truncate=truncate)
+
+    found = None
+    if shots is not None:
+        tell(f"search for weights with {len(shots.texts)} shots")
+        # A try ends before the gradient steps that refine what comes out in the end.
+        quick = {name: value for name, value in (options or {}).items() if name != "refine"}
+
+        def tried(one: Fingerprint) -> tuple[float, ...]:
+            goals = goals_of(_weighed(sources, one.card.weights), target, replies=replies)
+            return shot_score(attach(target, made_of(goals, one, quick).factors), shots)
+
+        found = refine_weights(scaled, fused.card.weights, tried, method=fusion)
+        fused, sources = found.fused, _weighed(sources, found.weights)
     tell("read the sources' answers")
     goals = goals_of(sources, target, replies=replies)
     tell(f"{route} for {target.name}")
-    given = dict(options or {})
-    if reads:
-        given["fingerprint"] = fused
-    made = generate(target, goals, route=route, rank=rank, seed=seed, options=given, truncate=truncate)
-    history = (*_cut(fingerprints), *made.history)
-    done = Transfer(made.factors, tuple(fingerprints), fused, route, history, made.seconds, None)
+    made = made_of(goals, fused)
+    rows = (*_cut(fingerprints), *_chosen(found), *made.history)
+    done = Transfer(made.factors, tuple(fingerprints), fused, route, rows, made.seconds, None)
     if out is None:
         return done
     tell(f"write {out}")
@@ -156,6 +177,47 @@ def _check_names(extractor: str, scaling: str, fusion: str) -> None:
     open_extractor(extractor)
     SCALINGS.get(scaling.partition(":")[0])
     FUSIONS.get(fusion)
+
+
+def _check_shots(shots: Goal | None, target: Model, *, route: str, reads: bool, count: int) -> None:
+    """Stop where there is nothing to weigh, or where every try would take a training."""
+    if shots is None:
+        return
+    if not reads:
+        raise ConfigError(
+            f'Shots were given for the route "{route}", which does not read fingerprints, so every try would be a '
+            'whole run of it; use the route "generate", or leave the shots out.'
+        )
+    if count < 2:
+        raise ConfigError(
+            "Shots were given to weigh sources by, with one source; name more, or leave the shots out."
+        )
+    make_readout(target, shots.labels, shots.cue)
+
+
+def _weighed(sources: Sequence[Source], weights: Sequence[float]) -> list[Source]:
+    return [replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True)]
+
+
+def _chosen(found: Refined | None) -> tuple[dict[str, Any], ...]:
+    """Tell which weights the shots chose."""
+    if found is None:
+        return ()
+    shares = ", ".join(f"{weight:.2f}" for weight in found.weights)
+    note = f"shots chose the shares {shares}: {found.before[0]:.0%} of them right before, {found.after[0]:.0%} after"
+    return (
+        {"note": note, "shots": {"weights": found.weights, "before": found.before, "after": found.after}},
+    )
+
+
+def _fingerprints(
+    sources: Sequence[Source], extractor: str, replies: Replies, tell: Say
+) -> list[Fingerprint]:
+    found = []
+    for number, source in enumerate(sources, start=1):
+        tell(f"fingerprint {number} of {len(sources)}: {source.model.name}")
+        found.append(_fingerprint(source, extractor, replies))
+    return found
 
 
 def _fingerprint(source: Source, extractor: str, replies: Replies) -> Fingerprint:

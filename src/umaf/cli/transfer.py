@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 CUE = "answer"
 Many = list[str] | None
+ShotsOption = Annotated[
+    str | None, typer.Option(metavar="TASK", help="Weigh the sources by ten labelled texts of this task.")
+]
 
 
 class TransferConfig(ModelConfig):
@@ -58,6 +61,7 @@ class TransferConfig(ModelConfig):
     extractor: str | None = None
     scaling: str = "identity"
     fusion: str = "weighted"
+    shots: str | None = None
     truncate: bool = False
     evaluate: tuple[str, ...] = ()
     evaluate_limit: int = LIMIT
@@ -115,6 +119,7 @@ def transfer(
     ] = None,
     scaling: Annotated[str, typer.Option(help="identity, film, film:FILE or ridge:FILE.")] = "identity",
     fusion: Annotated[str, typer.Option(help="weighted or spherical.")] = "weighted",
+    shots: ShotsOption = None,
     truncate: TruncateOption = False,
     evaluate: EvaluateOption = None,
     evaluate_limit: LimitOption = LIMIT,
@@ -166,8 +171,11 @@ def _moved(settings: TransferConfig, opened: Callable[[str], Model], say) -> Tra
     from umaf.files import refuse_existing
     from umaf.generation.sources import Source
     from umaf.pipeline import transfer as run
+    from umaf.search.shots import shots_of
+    from umaf.tasks.door import load_task
 
     refuse_existing(settings.out)
+    shots = None if settings.shots is None else shots_of(load_task(settings.shots), seed=settings.seed)
     count = len(settings.source)
     if len(settings.weights) not in (0, count):
         raise ConfigError(
@@ -199,6 +207,7 @@ def _moved(settings: TransferConfig, opened: Callable[[str], Model], say) -> Tra
         scaling=settings.scaling,
         fusion=settings.fusion,
         options=_options(settings),
+        shots=shots,
         truncate=settings.truncate,
         say=say,
     )
