@@ -13,26 +13,31 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.cells import goal_of, score
 from benchmarks.index_plan import Member
-from benchmarks.making import RANK, bare, labelled, source
+from benchmarks.making import RANK, bare, labelled, schedule, source
 from benchmarks.plan import Cell
 from benchmarks.space_experts import WORK, place_of
 from umaf.adapters import attach
 from umaf.files import write_json
-from umaf.generation.distill import distill
+from umaf.generation.distill import RATE, distill
 from umaf.generation.solve import solve
 from umaf.generation.train import Schedule, train_lora
 
 HOME = WORK / "large"
 PAIRS = (("llama-1m", "llama-5m"), ("bert-1m", "bert-5m"), ("bert-1m", "minilm"), ("gpt2-1m", "gpt2-5m"))
 CAPABILITIES = ("snips7", "clinc150/domains", "pros_cons")
-LABELS = Schedule(steps=120, rate=1e-3)
-"""Of the LoRA on labels; `distill` gets half the steps."""
+
+
+def labels(name: str, width: int) -> Schedule:
+    """Give the schedule of the LoRA on labels: the transfer benchmark's, at the rate that `distill` has for a width."""
+    known = schedule(name)
+    return known if name == "minilm" else replace(known, rate=RATE / width)
 
 
 def measure(small: str, large: str, capability: str, shelves: Sequence[Path]) -> dict[str, float]:
@@ -47,11 +52,13 @@ def measure(small: str, large: str, capability: str, shelves: Sequence[Path]) ->
         "source": score(source(small, capability, 0, HOME), capability),
         "bare": score(target, capability),
     }
+    best = labels(large, target.width)
+    told_steps = best.steps * 7 // 15
     makes = {
         "solve": lambda: solve(target, [told.goal], rank=RANK, seed=0).factors,
-        "distill": lambda: distill(target, [told.goal], rank=RANK, seed=0, steps=LABELS.steps // 2).factors,
+        "distill": lambda: distill(target, [told.goal], rank=RANK, seed=0, steps=told_steps).factors,
         "oracle": lambda: train_lora(
-            target, [labelled(capability, target)], rank=RANK, schedule=LABELS, seed=0
+            target, [labelled(capability, target)], rank=RANK, schedule=best, seed=0
         ),
     }
     for name, make in makes.items():
