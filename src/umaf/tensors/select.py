@@ -1,9 +1,8 @@
 """The k-th largest entry of every row, exactly, without sorting and without holding the rows.
 
 A pass over the data keeps a thin sample of each row, which brackets the answer from both sides; rows that can give a
-sample by themselves (`Sampled`) are spared it. A second pass counts
-what lies above the bracket and keeps what lies inside it, about one entry in a hundred; the answer is found among
-those. What the sample could not tell (a bracket that missed, or more equal numbers than fit into memory) costs another
+sample by themselves (`Sampled`) are spared it. A second pass counts what lies above the bracket and what equals its
+bounds, and keeps what lies between them, about one entry in a hundred; the answer is a bound, or found among those. What the sample could not tell (a bracket that missed, or more equal numbers than fit into memory) costs another
 pass, never a wrong answer: the value that comes back is an entry of the row, and its rank is the one asked for.
 """
 
@@ -170,7 +169,7 @@ class _Bracket:
 
     def _set(self, low: np.floating, high: np.floating) -> None:
         self.low, self.high = low, high
-        self.above = self.inside = self.size = 0
+        self.above = self.top = self.over = self.all = self.size = 0
         self.kept: list[np.ndarray] = []
         self.bins: np.ndarray | None = None
 
@@ -178,15 +177,17 @@ class _Bracket:
         """Count and keep what a piece of the row holds; nothing once the answer is known."""
         if self.answer is not None:
             return
-        over = values > self.high
-        within = (values >= self.low) != over
-        self.above += int(np.count_nonzero(over))
+        # Differences of 16-bit floats have many equal entries, and a bound that was sampled is likely to be one of
+        # those values: what equals a bound is counted, and only what lies between them is kept.
+        top, over = values >= self.high, values > self.low
+        self.above += int(np.count_nonzero(values > self.high))
+        self.top += int(np.count_nonzero(top))
+        self.over += int(np.count_nonzero(over))
+        self.all += int(np.count_nonzero(values >= self.low))
         if self.low == self.high:
-            self.inside += int(np.count_nonzero(within))
             return
         # Adding 0 makes -0 into 0: they are one number, with two patterns of bits.
-        some = values[np.flatnonzero(within)] + self.kind(0)
-        self.inside += some.size
+        some = values[np.flatnonzero(over != top)] + self.kind(0)
         if self.bins is not None:
             self._count(self.bins, some)
             return
@@ -212,21 +213,23 @@ class _Bracket:
             return
         if self.rank <= self.above:
             self._set(self.high, self.kind(np.inf))
-        elif self.rank > self.above + self.inside:
+        elif self.rank <= self.top:
+            self.answer = self.high + self.kind(0)
+        elif self.rank > self.all:
             if self.low == -np.inf:
                 raise NumericalError(
                     "A row whose entries were to be ranked holds NaN; look for it in the inputs."
                 )
             self._set(self.kind(-np.inf), self.low)
-        elif self.low == self.high:
-            self.answer = self.low
+        elif self.rank > self.over:
+            self.answer = self.low + self.kind(0)
         elif self.bins is None:
-            self.answer = _nth(np.concatenate(self.kept), self.rank - self.above)
+            self.answer = _nth(np.concatenate(self.kept), self.rank - self.top)
         else:
             self._narrow(self.bins)
 
     def _narrow(self, bins: np.ndarray) -> None:
-        least = self.above + np.cumsum(bins[::-1])
+        least = self.top + np.cumsum(bins[::-1])
         index = _BINS - 1 - int(np.searchsorted(least, self.rank))
         start = _key(self.low) + index * self._width()
         stop = min(start + self._width() - 1, _key(self.high))
