@@ -92,6 +92,8 @@ class Needs:
             vectors, products): the planner counts them.
         ground: the function also takes `base`, the base's weights in float32 `[*shape]`, which it leaves as they are;
             only with base "required". It is no option of recipes.
+        sums: once something is measured, the function takes the sum of the rows as well, as a stack of one row; only
+            for scope "element" with measure "tensor". Models are then read once where the sum of a tensor fits.
         batched: the function takes leading batch axes between model and out.
         order_matters: another order of models may change the result.
         random: the method draws; it gets `generator`, a NumPy generator seeded by (seed, method, tensor, chunk).
@@ -114,6 +116,7 @@ class Needs:
     whole: Mapping[str, Any] = field(default_factory=dict)
     memory: float = 1.0
     ground: bool = False
+    sums: bool = False
     batched: bool = False
     order_matters: bool = False
     random: bool = False

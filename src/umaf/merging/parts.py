@@ -184,6 +184,26 @@ def added(rows: Iterable[Tensor], shares: Sequence[float]) -> Tensor:
     return out
 
 
+def total(stack: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Add up the rows, in their order; of a stack of one row that row itself, where no other memory is named.
+
+    Args:
+        stack: `[model, *shape]`.
+        out: where to, `[*shape]`; the first row may be it.
+
+    Example:
+        >>> total(torch.tensor([[1.0], [2.0]]))
+        tensor([3.])
+    """
+    first, *others = stack.unbind(0)
+    if not others:
+        return first if out is None else out.copy_(first)
+    out = torch.add(first, others[0], out=out)
+    for row in others[1:]:
+        out.add_(row)
+    return out
+
+
 def elect(stack: Tensor, *, tie: float = 1.0) -> Tensor:
     """Elect a sign for each entry: that of the sum over models.
 

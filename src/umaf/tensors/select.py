@@ -2,8 +2,9 @@
 
 A pass over the data keeps a thin sample of each row, which brackets the answer from both sides; rows that can give a
 sample by themselves (`Sampled`) are spared it. A second pass counts what lies above the bracket and what equals its
-bounds, and keeps what lies between them, about one entry in a hundred; the answer is a bound, or found among those. What the sample could not tell (a bracket that missed, or more equal numbers than fit into memory) costs another
-pass, never a wrong answer: the value that comes back is an entry of the row, and its rank is the one asked for.
+bounds, and keeps what lies between them, about one entry in a hundred; the answer is a bound, or found among those.
+What the sample could not tell (a bracket that missed, or more equal numbers than fit into memory) costs another pass,
+never a wrong answer: the value that comes back is an entry of the row, and its rank is the one asked for.
 """
 
 from __future__ import annotations
@@ -53,7 +54,16 @@ _PIECE = 1 << 16
 _THIN = 3  # rows of matrices are rarely a multiple of its powers, so a stride does not walk down one column
 
 
-def kth_largest(chunks: Chunks, ranks: Callable[[int], Sequence[Sequence[int]]]) -> Tensor:
+Bounds = Sequence[Sequence[tuple[float, float]]]
+"""Of each row and each rank that is looked for: between which numbers, both included, its entry is believed to lie."""
+
+
+def kth_largest(
+    chunks: Chunks,
+    ranks: Callable[[int], Sequence[Sequence[int]]],
+    *,
+    watch: Callable[[Bounds], None] | None = None,
+) -> Tensor:
     """Find the entries with given ranks in every row: rank 1 is the largest entry, rank n the smallest.
 
     Entries are compared as numbers: 0 and -0 are equal. Two passes are the rule, one for rows of up to 262,144
@@ -64,6 +74,8 @@ def kth_largest(chunks: Chunks, ranks: Callable[[int], Sequence[Sequence[int]]])
         ranks: gives the wanted ranks of each row, `[row][wanted]`, from the number of entries in a row. It is called
             after every pass over all the data, and before them, for a guess, after a thin one. Rank 0 (or less) gives
             +inf; ranks beyond n give -inf.
+        watch: told the bounds before each pass that looks between them, for who wants to do something else with the
+            numbers that go by. Short rows need no such pass, and bounds may turn out wrong: then another pass follows.
 
     Returns:
         `[row, wanted]`, in the dtype of the chunks (float32 for 16-bit floats).
@@ -88,6 +100,8 @@ def kth_largest(chunks: Chunks, ranks: Callable[[int], Sequence[Sequence[int]]])
         for row, sample in zip(ranks(entries), samples, strict=True)
     ]
     while any(one.answer is None for row in found for one in row):
+        if watch is not None:
+            watch([[(float(one.low), float(one.high)) for one in row] for row in found])
         for values in _pieces(chunks):
             for part, row in zip(values, found, strict=True):
                 for one in row:

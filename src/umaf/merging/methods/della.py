@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -145,10 +146,18 @@ def _by_magnitude(lines: np.ndarray) -> np.ndarray:
     words = np.empty(lines.shape, np.uint64)
     # By one place more than its 32 bits, so that the sign falls out at the top.
     np.left_shift(lines.view(np.uint32), 33, out=words, dtype=np.uint64)
-    words |= np.arange(lines.size, dtype=np.uint64).reshape(lines.shape)
+    words |= _positions(lines.shape)
     words.sort(axis=1)
     words &= np.uint64(0xFFFFFFFF)
     return words.ravel().view(np.int64)
+
+
+@lru_cache(maxsize=4)
+def _positions(shape: tuple[int, ...]) -> np.ndarray:
+    # Of all blocks of a tensor but the last one they are the same.
+    found = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,29 @@ from torch import Tensor
 
 from umaf.merging.angles import gram, inner, stock_ratio
 from umaf.merging.contract import Needs, Passes, merge_method, once
-from umaf.merging.parts import weighted_sum
+from umaf.merging.parts import total, weighted_sum
 
 
 def measure(passes: Passes, *, models: int) -> dict[str, Tensor]:
-    """Measure the angles, and give the `share` of each model, `[model]`.
+    """Measure the angles, and give the `share` of each model, `[]`.
 
     Example:
         >>> import torch
         >>> measure(once(torch.tensor([[1.0, 0.0], [1.0, 1.0]])), models=2)
-        {'share': tensor([0.4142, 0.4142], dtype=torch.float64)}
+        {'share': tensor(0.4142, dtype=torch.float64)}
     """
-    return {"share": (stock_ratio(gram(passes, models)) / models).expand(models)}
+    return {"share": stock_ratio(gram(passes, models)) / models}
 
 
 @merge_method(
-    Needs(base="required", scope="element", models=(2, None), equivariant=True, whole={"filter_wise": True}),
+    Needs(
+        base="required",
+        scope="element",
+        models=(2, None),
+        equivariant=True,
+        sums=True,
+        whole={"filter_wise": True},
+    ),
     source="Jang et al. 2024, Model Stock, arXiv 2403.19522, equation 2 (N models)",
     measure=measure,
 )
@@ -50,7 +57,7 @@ def model_stock(
         deltas: models minus base.
         filter_wise: one angle for each output (row) of a matrix in place of one for the tensor; for tensors of four
             axes or more, each filter. A vector is one row.
-        measured: `share` of each model in the sum, `[model]`, from `measure`; None measures this stack.
+        measured: `share` of each model in the sum, `[]`, from `measure`; None measures this stack.
 
     Example:
         >>> import torch
@@ -67,4 +74,4 @@ def model_stock(
         ratio = stock_ratio(inner(rows.transpose(0, 1))).to(deltas.dtype)
         return mean.view(rows.shape[1:]).mul_(ratio[:, None]).view(deltas.shape[1:])
     measured = measured if measured is not None else measure(once(deltas), models=models)
-    return weighted_sum(deltas, measured["share"])
+    return total(deltas) * measured["share"].item()

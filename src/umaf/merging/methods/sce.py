@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from umaf.merging.contract import Needs, Passes, Span, merge_method, once
 from umaf.merging.parts import disjoint, elect, mapped, shares, squares
-from umaf.tensors.select import kth_largest
+from umaf.tensors.select import Bounds, kth_largest
+
+NEAR = 1 << 20
+"""Entries near the threshold that are kept until it is known, at most; with more, the data are gone through again."""
 
 
 def variance(stack: Tensor) -> Tensor:
@@ -48,12 +52,16 @@ def measure(passes: Passes, *, models: int, select_topk: float = 0.1) -> dict[st
         >>> found["share"]
         tensor([0.8333, 0.1667], dtype=torch.float64)
     """
-    least = torch.tensor(-1.0)
-    if select_topk < 1:
-        least = _threshold(passes, select_topk)
-    sums = torch.zeros(models, dtype=torch.float64)
-    for _, chunk in passes():
-        sums += squares(chunk) if select_topk >= 1 else squares_of(chunk, least)
+    if select_topk >= 1:
+        sums = sum((squares(chunk) for _, chunk in passes()), torch.zeros(models, dtype=torch.float64))
+        return {"variance": torch.tensor(-1.0), "share": shares(sums)}
+    spread = _Spread(models, select_topk)
+    least = kth_largest(mapped(passes, spread), spread.ranks, watch=spread.watch)[0, 0]
+    sums = spread.squares(float(least))
+    if sums is None:
+        sums = torch.zeros(models, dtype=torch.float64)
+        for _, chunk in passes():
+            sums += squares_of(chunk, least)
     return {"variance": least, "share": shares(sums)}
 
 
@@ -80,29 +88,67 @@ def squares_of(stack: Tensor, least: Tensor) -> Tensor:
         tensor([1., 9.], dtype=torch.float64)
     """
     mark = variance(stack)
-    torch.ge(mark, float(least), out=mark)
-    room = torch.empty_like(mark)
-    return torch.cat([squares(torch.mul(row, mark, out=room)[None]) for row in stack.unbind(0)])
+    return _masked_squares(stack, torch.ge(mark, float(least), out=mark))
 
 
-def _threshold(passes: Passes, share: float) -> Tensor:
-    varied = seen = 0
+def _masked_squares(stack: Tensor, mask: Tensor) -> Tensor:
+    room = torch.empty_like(mask)
+    return torch.cat([squares(torch.mul(row, mask, out=room)[None]) for row in stack.unbind(0)])
 
-    def spread(chunk: Tensor) -> Tensor:
-        nonlocal varied, seen
-        found = variance(chunk.flatten(1))
-        varied += int(torch.count_nonzero(found))
-        seen += found.numel()
+
+class _Spread:
+    """The variances of chunks, and of what will be selected the squares, in the pass that finds the threshold.
+
+    Above the bounds between which the threshold is looked for all entries will be selected, and their squares are added
+    up; those between them, one in a hundred, are kept until it is known.
+    """
+
+    def __init__(self, models: int, share: float) -> None:
+        self._models, self._share = models, share
+        self._varied = self._seen = 0
+        self.watch([[(np.inf, -np.inf)]])
+
+    def __call__(self, chunk: Tensor) -> Tensor:
+        """Give the variances `[1, entry]` of a chunk."""
+        stack = chunk.flatten(1)
+        found = variance(stack)
+        self._varied += int(torch.count_nonzero(found))
+        self._seen += found.numel()
+        if self._low <= self._high:
+            self._add(stack, found)
         return found[None]
 
-    def ranks(entries: int) -> list[list[int]]:
+    def ranks(self, entries: int) -> list[list[int]]:
+        """Give the rank of the threshold among `entries`."""
         # After a thin pass the entries that vary are guessed, after a whole one they have been counted.
-        nonlocal varied, seen
-        wanted = [[int(varied * entries // seen * share)]] if seen else [[0]]
-        varied = seen = 0
+        wanted = [[int(self._varied * entries // self._seen * self._share)]] if self._seen else [[0]]
+        self._varied = self._seen = 0
         return wanted
 
-    return kth_largest(mapped(passes, spread), ranks)[0, 0]
+    def watch(self, bounds: Bounds) -> None:
+        """Begin a pass with other bounds."""
+        self._low, self._high = bounds[0][0]
+        self._sums = torch.zeros(self._models, dtype=torch.float64)
+        self._near: list[np.ndarray] = []
+        self._left = NEAR
+
+    def _add(self, stack: Tensor, found: Tensor) -> None:
+        marks = found.numpy()
+        near = np.flatnonzero((marks >= self._low) & (marks <= self._high))
+        self._left -= near.size
+        if self._left < 0:
+            self._near = []
+            return
+        self._near.append(np.vstack([marks[near], stack.numpy()[:, near]]))
+        self._sums += _masked_squares(stack, torch.gt(found, self._high, out=torch.empty_like(found)))
+
+    def squares(self, least: float) -> Tensor | None:
+        """Give the sums of squares `[model]` of what is selected; None where the last pass did not see to it."""
+        if self._left < 0 or not self._low <= least <= self._high:
+            return None
+        near = np.concatenate(self._near, axis=1)
+        chosen = near[1:, near[0] >= least].astype(np.float64)
+        return self._sums + torch.from_numpy(np.square(chosen).sum(1))
 
 
 @merge_method(

@@ -23,7 +23,7 @@ from umaf.merging.recipes.check_recipe import check_recipe
 from umaf.merging.recipes.recipe import Recipe
 from umaf.merging.recipes.reference import Ref
 from umaf.merging.recipes.yaml_file import Place
-from umaf.merging.running.room import CHUNK
+from umaf.merging.running.room import CHUNK, KEPT
 from umaf.merging.running.work import BATCH
 
 __all__ = ["RULES", "Job", "Opened", "Parts", "Plan", "Rows", "Source", "make_plan"]
@@ -285,7 +285,7 @@ def _inside(job: Job, numel: int) -> int:
     rows = len(job.sources) + 2
     chunks = rows * min(numel, CHUNK)
     if rule.function is None or rule.needs.scope == "element":
-        return chunks
+        return chunks + (numel if rule.needs.sums and numel <= KEPT else 0)
     if rule.needs.matrices and job.parts.experts:
         matrix = numel // job.parts.experts
         numel = max(matrix, min(numel, BATCH)) if rule.needs.batched else matrix

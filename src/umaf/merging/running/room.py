@@ -8,6 +8,9 @@ from torch import Tensor
 CHUNK = 65_536
 """Entries of each model that are merged at a time. Random methods draw anew for each chunk: never change it."""
 
+KEPT = 1 << 26
+"""Entries of the largest tensor whose sum over models is kept between two passes (256 MiB); no bit depends on it."""
+
 
 class Room:
     """The float32 memory of one worker, used again for every chunk and every tensor.
@@ -24,6 +27,7 @@ class Room:
         torch.empty(1 << 24, dtype=torch.uint8)
         self._chunks = torch.empty(0)
         self._whole = torch.empty(0)
+        self._sums = torch.empty(0)
         self._last = (0, 0)
         self._views: tuple[Tensor, Tensor, tuple[Tensor, ...]] = self._chunks, self._chunks, ()
 
@@ -49,3 +53,10 @@ class Room:
             self._whole = torch.empty(0)  # the old memory goes before the new comes
             self._whole = torch.empty(models * entries)
         return self._whole[: models * entries].view(models, entries)
+
+    def sums(self, entries: int) -> Tensor:
+        """Give memory for one number for each entry of a tensor, `[entries]`, beside the others."""
+        if self._sums.numel() < entries:
+            self._sums = torch.empty(0)
+            self._sums = torch.empty(entries)
+        return self._sums[:entries]

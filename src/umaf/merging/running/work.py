@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umaf.errors import CheckpointError, ConfigError, NumericalError
+from umaf.errors import ConfigError, NumericalError
+from umaf.merging.parts import total
 from umaf.merging.planning.jobs import Job, Parts
 from umaf.merging.planning.rules import Rule, asked_by, rule_for
-from umaf.merging.running.feeds import Feed, Flat, Stored, blame
-from umaf.merging.running.room import CHUNK, Room
+from umaf.merging.running.copied import copy
+from umaf.merging.running.feeds import Feed, blame
+from umaf.merging.running.room import CHUNK, KEPT, Room
 from umaf.merging.running.sink import Memory, Target
 from umaf.merging.running.views import join, pieces
 from umaf.seeds import derive
@@ -115,12 +117,13 @@ def divisible(work: Work | Job) -> bool:
     )
 
 
-def measured(works: Sequence[Work], room: Room) -> Mapping[str, Tensor] | None:
+def measured(works: Sequence[Work], room: Room, *, sums: Tensor | None = None) -> Mapping[str, Tensor] | None:
     """Run what a method measures before it merges, over tensors that share their options.
 
     Args:
         works: one tensor, or all tensors that the method is for.
         room: memory.
+        sums: `[numel]`, filled with the sum of the rows by the way; only for one tensor.
 
     Returns:
         What the method takes as `measured`; None where it takes nothing.
@@ -131,14 +134,14 @@ def measured(works: Sequence[Work], room: Room) -> Mapping[str, Tensor] | None:
     asked = asked_by(method)
     first = works[0]
     options = {name: value for name, value in first.options.items() if name in asked}
-    return method.measure(_Reading(works, room), models=len(first.rows), **options)
+    return method.measure(_Reading(works, room, sums), models=len(first.rows), **options)
 
 
 class _Reading:
     """The passes over some tensors: whole ones, and one over a thin sample, a piece of every so many chunks."""
 
-    def __init__(self, works: Sequence[Work], room: Room) -> None:
-        self._works, self._room = works, room
+    def __init__(self, works: Sequence[Work], room: Room, sums: Tensor | None) -> None:
+        self._works, self._room, self._sums = works, room, sums
         self.entries: int = getattr(works, "entries", None) or sum(work.numel for work in works)
 
     def __call__(self) -> Iterator[tuple[str, Tensor]]:
@@ -174,7 +177,11 @@ class _Reading:
 
     def _chunks(self, work: Work) -> Iterator[tuple[str, Tensor]]:
         for start in range(0, work.numel, CHUNK):
-            yield work.name, _load(work, start, min(start + CHUNK, work.numel), room=self._room)[0]
+            stop = min(start + CHUNK, work.numel)
+            stack = _load(work, start, stop, room=self._room)[0]
+            if self._sums is not None:
+                total(stack, out=self._sums[start:stop])
+            yield work.name, stack
 
 
 def merge_into(
@@ -212,42 +219,15 @@ def merge_into(
     target = Memory(target) if isinstance(target, Tensor) else target
     last = work.numel if last is None else last
     if rule.function is None:
-        _copy(work, rule.name, target, first, last)
+        copy(work, target, first, last)
+    elif rule.needs.sums and rule.needs.scope == "element":
+        _by_sums(work, target, room)
     elif rule.needs.scope == "element":
         if rule.measures(work.options) == "tensor":
             measure = measured([work], room)
         _by_chunks(work, target, room, measure=measure, first=first, last=last)
     else:
         _whole(work, target, room, measure=measure)
-
-
-def _copy(work: Work, name: str, target: Target, first: int, last: int) -> None:
-    source, *others = (work.base,) if name == "base" and work.base is not None else work.rows
-    floating = target.dtype.is_floating_point
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
-        chunk = target.take(start, stop)
-        source.fill(start, stop, chunk)
-        if floating and not math.isfinite(float(chunk.sum(dtype=torch.float32))):
-            blame([source], start, stop)
-        for other in others:
-            if not _same(source, other, start, stop):
-                raise CheckpointError(
-                    f"{work.name} cannot be averaged, and models differ in it: {source.where} and {other.where}; "
-                    "leave one of them out."
-                )
-        target.give(start, stop)
-
-
-def _same(one: Feed, other: Feed, start: int, stop: int) -> bool:
-    if isinstance(one, (Flat, Stored)) and isinstance(other, (Flat, Stored)):
-        first, second = one.take(start, stop), other.take(start, stop)
-        if first.dtype == second.dtype:
-            return torch.equal(first, second)
-    left, right = torch.empty(stop - start), torch.empty(stop - start)
-    one.fill(start, stop, left)
-    other.fill(start, stop, right)
-    return torch.equal(left, right)
 
 
 def _load(
@@ -303,6 +283,22 @@ def _by_chunks(
         if rule.needs.ground:
             keywords["base"] = base
         result = function(stack, **keywords)  # type: ignore[misc]
+        _store(work, result, base, target=target, start=start, stop=stop)
+
+
+def _by_sums(work: Work, target: Target, room: Room) -> None:
+    """Merge by what the rows add up to: kept from the pass that measures where there is room, or else added up anew."""
+    rule, sums = work.rule, room.sums(work.numel) if work.numel <= KEPT else None
+    keywords, function = _keywords_of(work, rule, measured([work], room, sums=sums)), rule.function
+    for start in range(0, work.numel, CHUNK):
+        stop = min(start + CHUNK, work.numel)
+        if sums is None:
+            stack, base = _load(work, start, stop, room=room)
+            row = total(stack, out=stack[0])
+        else:
+            base = _ground(work, start, stop, room.stack(len(work.rows), stop - start)[1])
+            row = sums[start:stop]
+        result = function(row[None], **keywords)  # type: ignore[misc]
         _store(work, result, base, target=target, start=start, stop=stop)
 
 
