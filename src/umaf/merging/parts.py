@@ -132,9 +132,9 @@ def l1(row: Tensor) -> float:
         >>> l1(torch.tensor([[1.0, -2.0]]))
         3.0
     """
-    flat = row.reshape(-1)
-    pieces = (flat,) if flat.numel() <= _PIECE else flat.split(_PIECE)
-    return sum(float(part.abs().sum()) for part in pieces)
+    if row.numel() <= _PIECE:
+        return row.abs().sum().item()
+    return sum(part.abs().sum().item() for part in row.reshape(-1).split(_PIECE))
 
 
 def weighted_sum(stack: Tensor, weight: PerModel, *, normalize: bool = False) -> Tensor:

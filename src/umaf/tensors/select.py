@@ -51,6 +51,7 @@ _SAMPLE = 1 << 18  # entries per row that the first pass keeps; rows up to this 
 _ROOM = 1 << 23  # entries inside a bracket that are kept; beyond, they are counted in bins
 _BINS = 1 << 16
 _PIECE = 1 << 16
+_RARE = 20  # a rank below one in so many is that of a large entry
 _THIN = 3  # rows of matrices are rarely a multiple of its powers, so a stride does not walk down one column
 
 
@@ -191,6 +192,9 @@ class _Bracket:
         """Count and keep what a piece of the row holds; nothing once the answer is known."""
         if self.answer is not None:
             return
+        if self.rank * _RARE < self.entries:
+            # Only few lie above the lower bound: nothing else need be looked at twice.
+            values = values[np.flatnonzero(values >= self.low)]
         # Differences of 16-bit floats have many equal entries, and a bound that was sampled is likely to be one of
         # those values: what equals a bound is counted, and only what lies between them is kept.
         top, over = values >= self.high, values > self.low
