@@ -16,7 +16,7 @@ from umaf.errors import ConfigError
 from umaf.merging.chance import RESOLUTION, Rescale, draw, fixed_generator, masked
 from umaf.merging.contract import Needs, PerModel, Span, merge_method
 from umaf.merging.methods.ties import Combine, Divisor, Elect
-from umaf.merging.parts import consensus, l1, per_model, weighted_sum
+from umaf.merging.parts import consensus, l1, per_model, summed, weighted_sum
 
 _BREAKS = {"single": "entries are dropped by chance", "same": "each copy loses other entries"}
 _SOURCE = "Deep, Bhardwaj, Poria 2024, DELLA-Merging, arXiv 2406.11617, section 3 (MagPrune)"
@@ -188,10 +188,10 @@ def _keep(lines: Tensor, density: float, epsilon: float, generator: np.random.Ge
         stays = draw(generator, block.numel()) < table[: block.numel()]
         flags.scatter_(0, torch.from_numpy(order), torch.from_numpy(stays.view(np.uint8)))
         bits.append(np.packbits(flags.numpy()))
-        left = torch.empty_like(block)
-        masked(block, flags.numpy().view(bool), left)
-        before += l1(block)
-        after += l1(left)
+        sizes, left = block.abs(), torch.empty_like(block)
+        masked(sizes, flags.numpy().view(bool), left)
+        before += summed(sizes)
+        after += summed(left)
     return _Kept(bits, before / after if after > 0 else 1.0)
 
 

@@ -97,6 +97,7 @@ def rule_of(work: Work | Job) -> Rule:
         RegistryError: no such method.
 
     Example:
+        >>> from umaf.merging.running.feeds import Flat
         >>> rule_of(Work("w", (2,), "mean", (Flat(torch.ones(2)),))).name
         'mean'
     """
@@ -108,6 +109,7 @@ def divisible(work: Work | Job) -> bool:
     """Tell whether chunks of a tensor can be merged apart from each other, by several workers.
 
     Example:
+        >>> from umaf.merging.running.feeds import Flat
         >>> divisible(Work("w", (2,), "mean", (Flat(torch.ones(2)),)))
         True
     """
@@ -208,6 +210,7 @@ def merge_into(
         CheckpointError: tensors that must agree do not.
 
     Example:
+        >>> from umaf.merging.running.feeds import Flat
         >>> out = torch.empty(2, dtype=torch.bfloat16)
         >>> merge_into(Work("w", (2,), "mean", (Flat(torch.zeros(2)), Flat(torch.ones(2)))), out)
         >>> out
