@@ -129,8 +129,8 @@ def _load(name: str, data: Path | None, seed: int) -> Task:
         return hub.read(name.removeprefix("hub:"))
     if name.startswith(("made/", "graded/")):
         raise TaskError(
-            f"Task {name!r} was asked for, but no grammar makes it;{did_you_mean(name, own)} "
-            f"generated tasks are {', '.join(own)}."
+            f"Task {name!r} was asked for, but no grammar makes it; generated tasks are {', '.join(own)}."
+            f"{did_you_mean(name, own)}"
         )
     if data is None:
         raise TaskError(
