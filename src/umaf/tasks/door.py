@@ -115,8 +115,8 @@ def load_measured(name: str, *, data: str | Path | None = None, seed: int = 0) -
     known = published.names(found)
     if name not in known:
         raise TaskError(
-            f"Task {name!r} was asked for, but {found} does not hold it;{did_you_mean(name, known)} "
-            "list the tasks with `umaf evaluate --list`."
+            f"Task {name!r} was asked for, but {found} does not hold it; list the tasks with "
+            f"`umaf evaluate --list`.{did_you_mean(name, known)}"
         )
     return published.read(name, found)
 
