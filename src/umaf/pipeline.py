@@ -26,7 +26,7 @@ from umaf.generation.sources import Source, check_sources, goals_of
 from umaf.models import Model, weights_hash
 from umaf.readout import make_readout
 from umaf.scaling import SCALINGS, scale
-from umaf.search.fusion import Refined, refine_weights
+from umaf.search.fusion import FEW, Refined, Score, refine_weights
 from umaf.search.shots import shot_score
 
 FINGERPRINT = "fingerprint.safetensors"
@@ -108,8 +108,8 @@ def transfer(  # every argument is one the command line has too
     if out is not None:
         refuse_existing(out)
     check_sources(sources, target)
-    route_of = check_route(target, route=route, rank=rank, options=options)
-    reads = "fingerprint" in inspect.signature(route_of).parameters
+    make = check_route(target, route=route, rank=rank, options=options)
+    reads = "fingerprint" in inspect.signature(make).parameters
     extractor = extractor or ("bound" if reads else "pca")
     _check_names(extractor, scaling, fusion)
     _check_shots(shots, target, route=route, reads=reads, count=len(sources))
@@ -126,15 +126,15 @@ def transfer(  # every argument is one the command line has too
 
     found = None
     if shots is not None:
-        tell(f"search for weights with {len(shots.texts)} shots")
         # A try ends before the gradient steps that refine what comes out in the end.
         quick = {name: value for name, value in (options or {}).items() if name != "refine"}
 
         def tried(one: Fingerprint) -> tuple[float, ...]:
+            tell(f"{len(shots.texts)} shots try the shares {_shares(one.card.weights)}")
             goals = goals_of(_weighed(sources, one.card.weights), target, replies=replies)
             return shot_score(attach(target, made_of(goals, one, quick).factors), shots)
 
-        found = refine_weights(scaled, fused.card.weights, tried, method=fusion)
+        found = _searched(scaled, fused.card.weights, tried, fusion=fusion, seed=seed)
         fused, sources = found.fused, _weighed(sources, found.weights)
     tell("read the sources' answers")
     goals = goals_of(sources, target, replies=replies)
@@ -195,16 +195,26 @@ def _check_shots(shots: Goal | None, target: Model, *, route: str, reads: bool, 
     make_readout(target, shots.labels, shots.cue)
 
 
+def _searched(
+    scaled: Sequence[Fingerprint], weights: Sequence[float], tried: Score, *, fusion: str, seed: int
+) -> Refined:
+    return refine_weights(scaled, weights, tried, method=fusion, settings=replace(FEW, seed=seed))
+
+
 def _weighed(sources: Sequence[Source], weights: Sequence[float]) -> list[Source]:
     return [replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True)]
+
+
+def _shares(weights: Sequence[float]) -> str:
+    return ", ".join(f"{weight:.2f}" for weight in weights)
 
 
 def _chosen(found: Refined | None) -> tuple[dict[str, Any], ...]:
     """Tell which weights the shots chose."""
     if found is None:
         return ()
-    shares = ", ".join(f"{weight:.2f}" for weight in found.weights)
-    note = f"shots chose the shares {shares}: {found.before[0]:.0%} of them right before, {found.after[0]:.0%} after"
+    before, after = (f"{score[0]:.0%}" for score in (found.before, found.after))
+    note = f"shots chose the shares {_shares(found.weights)}: {before} of them right before, {after} after"
     return (
         {"note": note, "shots": {"weights": found.weights, "before": found.before, "after": found.after}},
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from umaf import pipeline
 from umaf.adapters import attach
 from umaf.errors import ConfigError, TaskError
 from umaf.generation.finetune import finetune
@@ -15,7 +16,6 @@ from umaf.generation.sources import Source
 from umaf.generation.train import Schedule
 from umaf.models import open_model
 from umaf.pipeline import transfer
-from umaf.search import fusion as search
 from umaf.search.shots import shot_score, shots_of
 from umaf.tasks.door import load_task
 
@@ -37,7 +37,7 @@ def pair():
 
 
 def test_shots_find_the_source_that_is_right(pair, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(search, "FEW", replace(search.FEW, population=6, elites=2, iterations=2))
+    monkeypatch.setattr(pipeline, "FEW", replace(pipeline.FEW, population=6, elites=2, iterations=2))
     task, target = load_task(TASK), open_model("zoo:llama-1m")
     probes = tuple(dict.fromkeys(one.text for one in task.train[600:900]))[:64]
     sources = [
