@@ -1,26 +1,29 @@
 """Transfer in one pass, measured: what a generated adapter is worth on capabilities that nobody trained on.
 
-    python -m benchmarks.transfer [--workers 2] [--minutes 120] [--only-summary]
+    python -m benchmarks.transfer [--workers 2] [--minutes 120] [--only-summary] [--take RECORD]
 
 First the universal space's material and one generator per target are made, where they are missing; then cells (a pair
 of models, a held-out capability, a seed) are measured by workers and kept. An interrupted run goes on where it stopped,
 as long as the code is the same. At the end everything measured becomes a dated record and
-comparison/transfer/summary.json.
+comparison/transfer/summary.json. With `--take` the cells of an earlier record count as measured, for where they were
+measured is gone: give one whose code made the same adapters.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks.plan import where
+from benchmarks.plan import Cell, where
 from benchmarks.transfer_plan import PAIRS
 from benchmarks.workers import share
-from umaf.files import hash_texts
+from umaf.files import hash_texts, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the numbers depend on; the cache has a folder per state of it, so that no two states mix.
@@ -50,8 +53,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=240.0, help="begin no new cell after this long")
     parser.add_argument("--only-summary", action="store_true")
+    parser.add_argument(
+        "--take", type=Path, metavar="RECORD", help="cells of an earlier record, kept as they are"
+    )
     asked = parser.parse_args()
     home, run = cache(), datetime.now(timezone.utc).isoformat()
+    if asked.take:
+        take(home, asked.take)
     if not asked.only_summary:
         began = time.monotonic()
         prepare(home)
@@ -68,11 +76,24 @@ def cache() -> Path:
     return ROOT / "out" / "transfer" / hash_texts(path.read_bytes().hex() for path in files)[:12]
 
 
-def prepare(home: Path) -> None:
+def take(home: Path, record: Path) -> None:
+    """Put the cells of an earlier record, and its train capabilities, among the measured ones; keep its name."""
+    numbers = json.loads(record.read_text(encoding="utf-8"))["numbers"]
+    (home / "cells").mkdir(parents=True, exist_ok=True)
+    for cell in numbers["cells"]:
+        file = home / "cells" / f"{Cell(**cell['cell']).name}.json"
+        if not file.exists():
+            write_json(file, {"record": record.stem, **cell})
+    if not (home / "train.json").exists():
+        write_json(home / "train.json", numbers["train"])
+    write_json(home / "taken.json", {"record": record.stem, "figures": numbers["figures"]})
+
+
+def prepare(home: Path, targets: Sequence[str] = tuple(dict.fromkeys(target for _, target in PAIRS))) -> None:
     """Make the material and the generators by the commands that users have."""
     if not (home / "material.safetensors").exists():
         _run("zoo.material", "texts", "--out", str(home))
-    for target in dict.fromkeys(target for _, target in PAIRS):
+    for target in targets:
         folder = home / "generators" / target
         if not folder.exists():
             more = [part for setting in LARGE for part in ("--set", setting)] if target == "minilm" else []

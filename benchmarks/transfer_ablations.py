@@ -1,13 +1,15 @@
-"""What a generated adapter owes to which part: weights regressed instead, a source's own answers, fewer probes.
+"""What a generated adapter owes to which part: the share of the trained LoRA, the probes, the fingerprint, the target.
 
     python -m benchmarks.transfer_ablations [--minutes 20]
 
-One pair of models, every held-out capability, one seed. Kept as it comes; the summary of the benchmark reads it.
+Two sources, one target, every held-out capability, one seed. Kept as it comes; the summary of the benchmark reads it.
 
 - `weights`: no training through the target at all: kernel ridge regression from fingerprints to the weights of LoRAs
-  that were trained on train capabilities, all from the same fresh A, so that their factors compare.
+  that were trained on train capabilities, all from the same fresh A, so that their factors compare. First source only.
 - `answers`: the source's answers themselves in place of what the fingerprint says of each probe.
-- `probes48`, `probes96`, `probes192`: so many probes in place of 384, with the time they take.
+- `probes48` to `probes768`: so many probes in place of 384, or as many as there are.
+- `share50`, `share75`, `share100`: so many hundredths of the shared LoRA, whatever the generator keeps.
+- `refined50`, `refined50_probes768`: 50 gradient steps more, with 384 and 768 probes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from benchmarks.first_light_summary import as_figure, mean_recovery
 from benchmarks.making import RANK, bare, oracle
 from benchmarks.transfer import cache, prepare
 from benchmarks.transfer_cells import Told, bare_score, fingerprint_of, generator, score, told
-from benchmarks.transfer_plan import CAPABILITIES
+from benchmarks.transfer_plan import CAPABILITIES, PROBES, REFINE
 from benchmarks.transfer_rivals import alone, material
 from umaf import seeds
 from umaf.adapters import Factors, attach, combine
@@ -39,14 +41,16 @@ from umaf.extraction import Answers, bind
 from umaf.files import write_json
 from umaf.generation import forward as route
 from umaf.generation.forward import forward
+from umaf.generation.generator import Generator, with_plain
 from umaf.generation.goals import part
 from umaf.training.lesson import says, view
 
-SOURCE, TARGET, SEED = "bert-1m", "llama-1m", 0
+SOURCES, TARGET, SEED = ("bert-1m", "gpt2-1m"), "llama-1m", 0
 TAUGHT = 48
 """LoRAs of train capabilities that weights are regressed on."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-FEWER = (48, 96, 192)
+FEWER, MORE = (48, 96, 192), 768
+SHARES = (0.5, 0.75, 1.0)
 
 
 def main() -> None:
@@ -56,36 +60,43 @@ def main() -> None:
     torch.set_num_threads(1)
     until = time.monotonic() + 60 * parser.parse_args().minutes
     home = cache()
-    prepare(home)
-    for name in CAPABILITIES:
-        if time.monotonic() < until:
-            print(name, measure(home, name)["scores"], flush=True)
+    prepare(home, (TARGET,))
+    for source in SOURCES:
+        for name in CAPABILITIES:
+            if time.monotonic() < until:
+                print(source, name, measure(home, source, name)["scores"], flush=True)
 
 
-def measure(home: Path, name: str) -> dict:
+def measure(home: Path, source: str, name: str) -> dict:
     """Score every variant on a held-out capability, or read what was scored before."""
-    file = home / "ablations" / f"{name.replace('/', '-')}.json"
+    file = home / "ablations" / f"{source}--{name.replace('/', '-')}.json"
     if not file.exists():
-        shown, target = told(SOURCE, TARGET, name, SEED, home), bare(TARGET)
+        target = bare(TARGET)
         scores = {"bare": bare_score(TARGET, name)}
         scores["oracle"] = score(attach(target, oracle(TARGET, name, SEED, home, "ablations").value), name)
-        for who, make in variants(home, shown).items():
+        for who, make in variants(home, source, name).items():
             scores[who] = score(attach(target, make()), name)
-        write_json(file, {"cell": {"capability": name}, "scores": scores})
+        write_json(file, {"cell": {"source": source, "capability": name}, "scores": scores})
     return json.loads(file.read_text())
 
 
-def variants(home: Path, shown: Told) -> dict[str, Callable[[], Factors]]:
-    """List the ways an adapter is made of what a source shows."""
+def variants(home: Path, source: str, name: str) -> dict[str, Callable[[], Factors]]:
+    """List the ways an adapter is made of what a source shows of a capability."""
     own, target = generator(TARGET, home / "generators"), bare(TARGET)
+    shown, more = (told(source, TARGET, name, SEED, home, count) for count in (PROBES, MORE))
 
-    def generated(one: Told) -> Factors:
-        return forward(target, [one.goal], rank=RANK, generator=own, fingerprint=one.fingerprint).factors
+    def generated(one: Told, *, by: Generator = own, refine: int = 0) -> Factors:
+        given = {"generator": by, "fingerprint": one.fingerprint, "refine": refine}
+        return forward(target, [one.goal], rank=RANK, **given).factors
 
     def few(count: int) -> Factors:
         goal = part(shown.goal, range(min(count, len(shown.goal.texts))))
-        found = fingerprint_of(bare(SOURCE), goal, goal.wanted)
+        found = fingerprint_of(bare(source), goal, goal.wanted)
         return generated(replace(shown, goal=goal, fingerprint=found))
+
+    def shared(share: float) -> Factors:
+        kept = replace(own, card=replace(own.card, share=share))
+        return generated(shown, by=with_plain(kept, target))
 
     def answered() -> Factors:
         said = functional.one_hot(shown.goal.wanted.argmax(1), len(shown.goal.labels)).float()
@@ -94,7 +105,13 @@ def variants(home: Path, shown: Told) -> dict[str, Callable[[], Factors]]:
 
     found: dict[str, Callable[[], Factors]] = {"generate": lambda: generated(shown), "answers": answered}
     found |= {f"probes{count}": lambda count=count: few(count) for count in FEWER}
-    return found | {"weights": lambda: regressed(home, shown.fingerprint.vector[0])}
+    found |= {f"probes{MORE}": lambda: generated(more)}
+    found |= {f"share{share * 100:.0f}": lambda share=share: shared(share) for share in SHARES}
+    found |= {f"refined{REFINE}": lambda: generated(shown, refine=REFINE)}
+    found |= {f"refined{REFINE}_probes{MORE}": lambda: generated(more, refine=REFINE)}
+    if source == SOURCES[0]:
+        found["weights"] = lambda: regressed(home, shown.fingerprint.vector[0])
+    return found
 
 
 def regressed(home: Path, vector: Tensor) -> Factors:
@@ -142,7 +159,7 @@ def _left_out(kernel: Tensor, inner: Tensor, ridge: float) -> float:
 def figures(home: Path) -> dict[str, Figure]:
     """Compute the mean recovery of every variant over what was measured."""
     rows = [json.loads(file.read_text()) for file in sorted((home / "ablations").glob("*.json"))]
-    names = [name for name in (rows[0]["scores"] if rows else ()) if name not in ("bare", "oracle")]
+    names = dict.fromkeys(name for row in rows for name in row["scores"] if name not in ("bare", "oracle"))
     return {f"ablation.{name}": as_figure(mean_recovery(rows, name), None) for name in names}
 
 

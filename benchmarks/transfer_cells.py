@@ -53,11 +53,11 @@ def generator(target: str, folder: Path) -> Generator:
 
 
 @functools.cache
-def told(model: str, target: str, capability: str, seed: int, cache: Path) -> Told:
-    """Let an expert answer the probes, and fingerprint what it answers."""
+def told(model: str, target: str, capability: str, seed: int, cache: Path, count: int = PROBES) -> Told:
+    """Let an expert answer so many probes, and fingerprint what it answers."""
     known = task(capability)
     expert = source(model, capability, seed, cache)
-    given = Source(expert, tuple(all_probes(capability, seed)[:PROBES]), known.cue, known.labels)
+    given = Source(expert, tuple(all_probes(capability, seed)[:count]), known.cue, known.labels)
     began = time.process_time()
     goal = shorten(bare(target), goals_of([given], bare(target), truncate=True)[0])[0]
     found = fingerprint_of(expert, goal, goal.wanted)

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     torch.set_num_threads(1)
     home = cache()
-    prepare(home)
+    prepare(home, ())
     for seed in range(parser.parse_args().seeds):
         for count in COUNTS:
             rows = measure(home, count, seed)

@@ -30,7 +30,9 @@ from umaf.generation.structured import corrected, fitted, levelled, plainly
 from umaf.generation.train import nothing
 from umaf.models import Model, shape_hash, weights_hash
 
-FORMAT = 3
+FORMAT = 4
+READABLE = (3, FORMAT)
+"""Generators of format 3 give adapters all of their shared LoRA."""
 SHIPPED = (
     Path(__file__).resolve().parents[3] / "zoo" / "generators",  # a checkout
     Path(__file__).resolve().parents[1] / "zoo_generators",  # an installed wheel
@@ -58,6 +60,8 @@ class GeneratorCard:
         settings: how it was trained.
         curve: looks at the validation capabilities.
         begin: version of the generator that its training went on from; empty for a fresh start.
+        share: of the trained shared LoRA that adapters are given.
+        shares: looks at the validation capabilities with several shares.
     """
 
     target: str
@@ -72,6 +76,8 @@ class GeneratorCard:
     settings: Mapping[str, Any] = field(default_factory=dict)
     curve: Sequence[Mapping[str, Any]] = ()
     begin: str = ""
+    share: float = 1.0
+    shares: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Generator:
     """A trained generator.
 
     Attributes:
-        shared: the shared LoRA, module name -> (A [rank, in], B [out, rank]), without the writers.
+        shared: the shared LoRA as trained, module name -> (A [rank, in], B [out, rank]), without the writers.
         size: logarithm of the standard deviation of a label's score, in nats.
         ridge: logarithm of the strength of the ridge that keys are fitted with.
         spread: `[place]`, how large each number of a label's direction usually is.
@@ -98,11 +104,15 @@ class Generator:
     space: Universal
     card: GeneratorCard
 
+    def standing(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Give what every adapter has: the share of the shared LoRA that the card keeps."""
+        return {name: (a, self.card.share * b) for name, (a, b) in self.shared.items()}
+
     @property
     def version(self) -> str:
         """Name and hash of everything that decides the numbers."""
         digest = hashlib.sha256(
-            f"{FORMAT} {self.card.writers} {self.card.extractor} {self.space.version}".encode()
+            f"{FORMAT} {self.card.writers} {self.card.extractor} {self.space.version} {self.card.share}".encode()
         )
         for name, value in sorted(self.tensors().items()):
             digest.update(name.encode())
@@ -253,7 +263,10 @@ def with_plain(generator: Generator, target: Model) -> Generator:
     with cores(
         target,
         *as_cores(
-            {name: (a.to(target.device), b.to(target.device)) for name, (a, b) in generator.shared.items()}
+            {
+                name: (a.to(target.device), b.to(target.device))
+                for name, (a, b) in generator.standing().items()
+            }
         ),
     ):
         heard = plainly(target, generator.card.writers, ANCHORS)
@@ -291,15 +304,16 @@ def load_generator(folder: str | Path) -> Generator:
     place = Path(folder)
     try:
         about = json.loads((place / "generator.json").read_text(encoding="utf-8"))
-        if about.pop("format") != FORMAT:
-            raise FingerprintError(
-                f"the generator in {place} was written by another version of umaf; train it again with this one."
-            )
-        card = GeneratorCard(**{**about, "writers": tuple(about["writers"])})
+        format, card = about.pop("format"), {**about, "writers": tuple(about["writers"])}
+        card = GeneratorCard(**card) if format in READABLE else None
     except (OSError, ValueError, KeyError, TypeError):
         raise FingerprintError(
             f"{place} holds no generator; give a folder that `umaf train generator` wrote."
         ) from None
+    if card is None:
+        raise FingerprintError(
+            f"the generator in {place} was written by another version of umaf; train it again with this one."
+        )
     tensors, _ = read_tensors(place / "generator.safetensors")
     tensors = {name: value.float() for name, value in tensors.items()}
     modules = [name[7:-2] for name in tensors if name.startswith("shared.") and name.endswith(".A")]

@@ -103,8 +103,10 @@ def train_generator(
         leaf.requires_grad_(False)
     # The shared LoRA is kept in float16; what is returned is what its file will give.
     shared = {name: (a.half().float(), b.half().float()) for name, (a, b) in start.shared.items()}
-    made = replace(start, shared=shared, card=_card(start, material, settings, done))
-    return with_plain(made, target), done
+    lesson.generator = replace(start, shared=shared)
+    share, looks = (settings.share, []) if settings.share is not None else lesson.least_share()
+    card = replace(_card(start, material, settings, done), share=share, shares=looks)
+    return with_plain(replace(lesson.generator, card=card), target), done
 
 
 def _start(

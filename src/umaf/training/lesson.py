@@ -30,6 +30,8 @@ from umaf.training.settings import LoopSettings
 
 PRICE = 0.1
 """What a nat per token of plain text counts against right answers when looks are compared."""
+SHARES, MISSED = (0.5, 0.75, 1.0), 0.01
+"""Shares of the trained LoRA that are looked at, and how much less a score may be for less of it: a standard error."""
 
 
 class GeneratorSettings(LoopSettings):
@@ -48,6 +50,8 @@ class GeneratorSettings(LoopSettings):
         plain: rows of plain text in a step, as many for the keys to be silent on as for what changes.
         looked: texts of each validation capability that are scored.
         probes: probes of each validation capability.
+        share: of the trained shared LoRA that adapters are given; when not given, the least of `SHARES` that the
+            validation capabilities do not miss.
 
     Example:
         >>> GeneratorSettings(steps=10).capabilities
@@ -68,6 +72,7 @@ class GeneratorSettings(LoopSettings):
     plain: int = Field(default=12, ge=1)
     looked: int = Field(default=48, ge=2)
     probes: int = Field(default=192, ge=4)
+    share: float | None = Field(default=None, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,10 @@ class Lesson:
         called = along(found, self.material.places[one.rows[chosen]]).argmax(1)
         return Drawn(one.cue, one.labels, one.rows[chosen], called, one.rows[asked], one.answers[asked])
 
-    def answer(self, one: Drawn, random: np.random.Generator) -> Answered:
-        """Let the target answer with the adapter that the probes become."""
-        own, device = self.generator, self.target.device
+    def answer(self, one: Drawn, random: np.random.Generator, *, share: float = 1.0) -> Answered:
+        """Let the target answer with the adapter that the probes become; `share` is of the shared LoRA."""
+        device = self.target.device
+        own = replace(self.generator, card=replace(self.generator.card, share=share))
         rows = torch.cat([one.probes, one.rows])
         asked = ask(self.target, questions(self.material, one.cue, one.labels, rows), truncate=True)
         again = ask(self.target, questions(self.material, one.cue, one.labels, one.rows), truncate=True)
@@ -163,7 +169,7 @@ class Lesson:
         with torch.no_grad():
             bare = self.plain.said(text)
         push = self.values(one.cue, one.labels)  # of the bare target, the same in every step
-        with cores(self.target, *as_cores(_on(own.shared, device))):
+        with cores(self.target, *as_cores(_on(own.standing(), device))):
             with listening(asked, own.card.writers) as heard:
                 before = decide(asked, range(len(rows))).logits[:, 0]
             given = at_answers(asked, range(len(rows)), heard)
@@ -189,8 +195,8 @@ class Lesson:
         return {name: x.reshape(-1, x.shape[-1]).float() for name, x in heard.items()}
 
     @torch.no_grad()
-    def look(self) -> dict[str, float]:
-        """Look at the validation capabilities.
+    def look(self, share: float = 1.0) -> dict[str, float]:
+        """Look at the validation capabilities, with a share of the shared LoRA.
 
         Returns:
             How many answers of the target are right ("right"), how many of the keys' own ("keys"), what the adapters
@@ -200,13 +206,26 @@ class Lesson:
         for one in self.validation:
             random = np.random.default_rng(seeds.derive(0, "generator", "look", one.name))
             drawn = self.shown(one, random, texts=self.settings.looked, probes=self.settings.probes)
-            found = self.answer(drawn, random)
+            found = self.answer(drawn, random, share=share)
             for said, kept in ((found.logits, right), (found.keys, keys)):
                 kept.append(float((said.argmax(1).cpu() == drawn.answers).float().mean()))
             lost.append(float(found.lost))
         shares = {"right": np.mean(right), "keys": np.mean(keys), "lost": np.mean(lost)}
         score = shares["right"] - PRICE * shares["lost"]
         return {name: float(value) for name, value in {"score": score, **shares}.items()}
+
+    def least_share(self) -> tuple[float, list[dict[str, float]]]:
+        """Find the least share of the shared LoRA that the validation capabilities do not miss.
+
+        They are of the subjects that trained it, and others, which it makes a target overlook, have no say. So less of
+        it is better where the score is as good (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+
+        Returns:
+            The share, and a look at each one that was considered.
+        """
+        looks = [{"share": share, **self.look(share)} for share in SHARES]
+        best = max(look["score"] for look in looks)
+        return next(look["share"] for look in looks if look["score"] >= best - MISSED), looks
 
     def _rename(self, random: np.random.Generator, count: int) -> tuple[str, tuple[str, ...]]:
         chosen = random.choice(len(self.words), size=min(count, len(self.words)), replace=False)

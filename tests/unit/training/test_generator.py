@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from umaf.generation.goals import Goal, labelled_goal
 from umaf.models import Model, open_model
 from umaf.tasks.task import Example, Task
 from umaf.training.generator import train_generator
-from umaf.training.lesson import GeneratorSettings
+from umaf.training.lesson import MISSED, SHARES, GeneratorSettings
 from umaf.training.material import Material, gather, load_material
 
 FIRST = ("the film", "a kind doctor", "rain", "the letter", "music", "a small town")
@@ -100,6 +101,31 @@ def test_a_training_goes_on_from_a_generator(models, material, space, trained) -
     assert float((made.size - trained.size).abs()) < 1e-6 and made.card.begin == trained.version
     with pytest.raises(FingerprintError, match="go on from was made for"):
         train_generator(models["gpt2"], material, Bound(space), settings=plan, begin=trained)
+
+
+def test_adapters_get_the_least_share_that_validation_does_not_miss(models, material, space, trained) -> None:
+    looks = trained.card.shares
+    best = max(look["score"] for look in looks)
+    enough = [look["share"] for look in looks if look["score"] >= best - MISSED]
+    assert [look["share"] for look in looks] == list(SHARES) and trained.card.share == min(enough)
+    plan = PLAN.model_copy(update={"share": 0.5})
+    half = train_generator(models["llama"], material, Bound(space), settings=plan)[0]
+    assert half.card.share == 0.5 and not half.card.shares
+    for name, (a, b) in half.standing().items():
+        whole = trained.shared[name]
+        assert torch.equal(a, whole[0]) and torch.equal(b, 0.5 * whole[1])
+    assert (half.version == trained.version) == (trained.card.share == 0.5)
+
+
+def test_generators_of_the_format_before_keep_all_of_their_lora(trained, tmp_path) -> None:
+    folder = save_generator(trained, tmp_path / "generator")
+    about = json.loads((folder / "generator.json").read_text())
+    del about["share"], about["shares"]
+    (folder / "generator.json").write_text(json.dumps({**about, "format": 3}))
+    assert load_generator(folder).card.share == 1.0
+    (folder / "generator.json").write_text(json.dumps({**about, "format": 2}))
+    with pytest.raises(FingerprintError, match="train it again"):
+        load_generator(folder)
 
 
 def test_keeping_plain_text_leaves_more_of_it(models, material, space) -> None:
