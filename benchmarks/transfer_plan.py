@@ -12,6 +12,7 @@ PAIRS = (
     ("bert-1m", "llama-1m"), ("llama-1m", "gpt2-1m"), ("gpt2-1m", "bert-1m"), ("minilm", "llama-1m"),
     ("bert-1m", "t5-1m"), ("gpt2-1m", "mixtral-1m"), ("t5-1m", "llama-1m"), ("mixtral-1m", "gpt2-1m"),
     ("llama-1m", "minilm"), ("gpt2-1m", "llama-1m"), ("llama-1m", "bert-1m"), ("bert-1m", "gpt2-1m"),
+    ("mixtral-1m", "llama-1m"),
 )  # fmt: skip
 CAPABILITIES = (
     "snips7",

@@ -15,7 +15,7 @@ from benchmarks.first_light_summary import as_figure, as_numbers, mean_recovery,
 from benchmarks.making import LABELS, RANK
 from benchmarks.transfer_plan import CAPABILITIES, FUSED, FUSED_RANK, PAIRS, PROBES, SEEDS, TEST, groups
 from umaf.evaluation.record import new_record, write_record
-from umaf.evaluation.statistics import ratio_interval
+from umaf.evaluation.statistics import LEAST_GAIN, ratio_interval
 from umaf.evaluation.summary import Figure, write_summary
 
 HOME = Path(__file__).resolve().parents[1] / "comparison" / "transfer"
@@ -87,6 +87,12 @@ def headline(cells: Sequence[dict]) -> dict[str, Figure]:
     for target in dict.fromkeys(one["cell"]["target"] for one in single):
         some = [one for one in single if one["cell"]["target"] == target]
         figures[f"recovery.generate.into.{target}"] = as_figure(mean_recovery(some, "generate"), None)
+    # A source can teach what it does better than the bare target.
+    ahead = [one for one in single if one["scores"]["source"] - one["scores"]["bare"] >= LEAST_GAIN]
+    figures["recovery.generate.source_ahead"] = as_figure(mean_recovery(ahead, "generate"), None)
+    figures["recovery.generate_refined50.source_ahead"] = as_figure(
+        mean_recovery(ahead, "generate_refined50"), None
+    )
     crossing = [
         one for one in single if (one["cell"]["source"] in ENCODERS) != (one["cell"]["target"] in ENCODERS)
     ]
@@ -156,6 +162,6 @@ def _kept(cells: Sequence[dict], count: int):
         if one["cell"]["kind"] == "fused" and one["count"] == count:
             for name, scores in one["scores"].items():
                 alone = scores["alone"] - scores["bare"]
-                if alone >= 0.03:
+                if alone >= LEAST_GAIN:
                     kept.append((name, (scores["fused"] - scores["bare"]) / alone))
     return over_capabilities(kept)
