@@ -77,16 +77,21 @@ def cache() -> Path:
 
 
 def take(home: Path, record: Path) -> None:
-    """Put the cells of an earlier record, and its train capabilities, among the measured ones; keep its name."""
+    """Put the cells of an earlier record, and its train capabilities, among the measured ones; keep what was taken."""
     numbers = json.loads(record.read_text(encoding="utf-8"))["numbers"]
+    file = home / "taken.json"
+    known = json.loads(file.read_text()) if file.exists() else {"records": {}, "figures": {}}
     (home / "cells").mkdir(parents=True, exist_ok=True)
+    new = 0
     for cell in numbers["cells"]:
-        file = home / "cells" / f"{Cell(**cell['cell']).name}.json"
-        if not file.exists():
-            write_json(file, {"record": record.stem, **cell})
+        place = home / "cells" / f"{Cell(**cell['cell']).name}.json"
+        if not place.exists():
+            write_json(place, {"record": record.stem, **cell})
+            new += 1
     if not (home / "train.json").exists():
         write_json(home / "train.json", numbers["train"])
-    write_json(home / "taken.json", {"record": record.stem, "figures": numbers["figures"]})
+    counts = {**known["records"], record.stem: known["records"].get(record.stem, 0) + new}
+    write_json(file, {"records": counts, "figures": {**numbers["figures"], **known["figures"]}})
 
 
 def prepare(home: Path, targets: Sequence[str] = tuple(dict.fromkeys(target for _, target in PAIRS))) -> None:

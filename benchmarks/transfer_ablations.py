@@ -1,8 +1,8 @@
-"""What a generated adapter owes to which part: the share of the trained LoRA, the probes, the fingerprint, the target.
+"""What a generated adapter owes to which part: the share of the trained LoRA, the probes, the fingerprint.
 
-    python -m benchmarks.transfer_ablations [--minutes 20]
+    python -m benchmarks.transfer_ablations [--minutes 30]
 
-Two sources, one target, every held-out capability, one seed. Kept as it comes; the summary of the benchmark reads it.
+Four sources, one target, every held-out capability, one seed. Kept as it comes; the summary of the benchmark reads it.
 
 - `weights`: no training through the target at all: kernel ridge regression from fingerprints to the weights of LoRAs
   that were trained on train capabilities, all from the same fresh A, so that their factors compare. First source only.
@@ -43,14 +43,13 @@ from umaf.generation import forward as route
 from umaf.generation.forward import forward
 from umaf.generation.generator import Generator, with_plain
 from umaf.generation.goals import part
-from umaf.training.lesson import says, view
+from umaf.training.lesson import SHARES, says, view
 
-SOURCES, TARGET, SEED = ("bert-1m", "gpt2-1m"), "llama-1m", 0
+SOURCES, TARGET, SEED = ("bert-1m", "gpt2-1m", "t5-1m", "mixtral-1m"), "llama-1m", 0
 TAUGHT = 48
 """LoRAs of train capabilities that weights are regressed on."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FEWER, MORE = (48, 96, 192), 768
-SHARES = (0.5, 0.75, 1.0)
 
 
 def main() -> None:

@@ -114,6 +114,7 @@ def _single(cell: Cell, cache: Path, run: str) -> dict:
         "scores": scores,
         "cpu": {"told": shown.cpu, **{who: one.cpu for who, one in costs.items()}},
         "one_run": best.run == run,
+        "generator": own.version,
         "probes": len(shown.goal.texts),
     }
 

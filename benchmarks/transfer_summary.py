@@ -41,12 +41,13 @@ def summarise(home: Path) -> None:
     figures["recovery.train_capabilities"] = as_figure(
         over_capabilities([tuple(pair) for pair in again]), ">= 0.98"
     )
-    kept = _taken(home, figures)
+    kept, compared = _taken(home, figures), figures.get("retrieval.top1", Figure(None))
     config = {
         "pairs": PAIRS, "capabilities": CAPABILITIES, "seeds": SEEDS, "fused": FUSED, "fused_rank": FUSED_RANK,
         "probes": PROBES, "test_texts": TEST, "rank": RANK, "oracle": vars(LABELS),
-        "cells_planned": sum(map(len, groups())), "cells_measured": len(cells), "experts_compared": len(rows),
-        "of_an_earlier_record": kept,
+        "cells_planned": sum(map(len, groups())), "cells_measured": len(cells), 
+        "experts_compared": compared.n,
+        "of_earlier_records": kept,
     }  # fmt: skip
     record = new_record(
         "transfer", config=config, numbers={"figures": as_numbers(figures), "train": again, "cells": cells}
@@ -104,7 +105,9 @@ def headline(cells: Sequence[dict]) -> dict[str, Figure]:
 
 def spaces(rows: Sequence[dict]) -> dict[str, Figure]:
     """Compute the figures of fingerprints alone; "wordless" ones have numbers in the place of label words."""
-    figures = {}
+    figures: dict[str, Figure] = {}
+    if not rows:
+        return figures
     for vectors, ending in (("words", ""), ("wordless", ".wordless")):
         found = transfer_space.retrieval(rows, vectors)
         for top, aim in (("top1", ">= 0.90"), ("top5", ">= 0.98")):
@@ -125,16 +128,22 @@ def _kept_once(home: Path) -> list:
 
 
 def _taken(home: Path, figures: dict[str, Figure]) -> dict:
-    """Take figures that are of no cells from an earlier record where they rest on more there; tell which."""
+    """Take figures that are of no cells from earlier records where they rest on more there; tell which."""
     file = home / "taken.json"
-    earlier = json.loads(file.read_text()) if file.exists() else {"record": None, "figures": {}}
-    better = {
-        name: Figure(**figure)
-        for name, figure in earlier["figures"].items()
-        if name.startswith(BESIDE) and (name not in figures or figures[name].n < figure["n"])
-    }
-    figures.update(better)
-    return {"record": earlier["record"], "figures": list(better)}
+    earlier = json.loads(file.read_text()) if file.exists() else {"records": {}, "figures": {}}
+    taken = []
+    for family in BESIDE:
+        # Whole families, since figures of one are compared with each other.
+        theirs = {name: Figure(**one) for name, one in earlier["figures"].items() if name.startswith(family)}
+        mine = [name for name in figures if name.startswith(family)]
+        if max((one.n for one in theirs.values()), default=0) > max(
+            (figures[name].n for name in mine), default=0
+        ):
+            for name in mine:
+                del figures[name]
+            figures.update(theirs)
+            taken += theirs
+    return {"cells": earlier["records"], "figures": taken}
 
 
 def _gain(cells: Sequence[dict], over: str):

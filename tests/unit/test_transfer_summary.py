@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks.transfer import take
-from benchmarks.transfer_summary import _taken, headline
+from benchmarks.transfer_summary import _taken, headline, spaces
 from umaf.evaluation.summary import Figure
 
 
@@ -31,23 +31,30 @@ def test_cells_of_a_record_are_kept_and_measured_ones_stay(tmp_path) -> None:
     other = json.loads((mine.parent / "single--bert-1m--llama-1m--b--0.json").read_text())
     assert other == {"record": record.stem, **numbers["cells"][1]}
     assert json.loads((tmp_path / "home" / "train.json").read_text()) == numbers["train"]
+    take(tmp_path / "home", record)
+    assert json.loads((tmp_path / "home" / "taken.json").read_text())["records"] == {record.stem: 1}
 
 
-def test_figures_beside_the_cells_are_taken_where_they_rest_on_more(tmp_path) -> None:
+def test_families_of_figures_are_taken_whole_where_they_rest_on_more(tmp_path) -> None:
     earlier = {
         name: {"value": 0.5, "low": None, "high": None, "n": 9, "aim": None}
-        for name in ("retrieval.top1", "ablation.answers", "silhouette.capability", "recovery.generate")
+        for name in ("retrieval.top1", "ablation.answers", "ablation.weights", "recovery.generate")
     }
-    (tmp_path / "taken.json").write_text(json.dumps({"record": "r", "figures": earlier}))
-    figures = {"retrieval.top1": Figure(0.7, n=3), "ablation.answers": Figure(0.7, n=16)}
-    assert _taken(tmp_path, figures) == {
-        "record": "r",
-        "figures": ["retrieval.top1", "silhouette.capability"],
+    (tmp_path / "taken.json").write_text(json.dumps({"records": {"r": 4}, "figures": earlier}))
+    figures = {"retrieval.top1": Figure(0.7, n=3), "retrieval.new": Figure(0.1, n=3)}
+    figures |= {"ablation.answers": Figure(0.7, n=16), "ablation.share50": Figure(0.6, n=4)}
+    assert _taken(tmp_path, figures) == {"cells": {"r": 4}, "figures": ["retrieval.top1"]}
+    assert {name: one.value for name, one in figures.items()} == {
+        "ablation.answers": 0.7,
+        "ablation.share50": 0.6,
+        "retrieval.top1": 0.5,
     }
-    assert figures["retrieval.top1"].value == 0.5 and figures["ablation.answers"].value == 0.7
-    assert "recovery.generate" not in figures
     (tmp_path / "taken.json").unlink()
-    assert _taken(tmp_path, figures) == {"record": None, "figures": []}
+    assert _taken(tmp_path, figures) == {"cells": {}, "figures": []}
+
+
+def test_no_expert_at_hand_gives_no_figure_of_fingerprints() -> None:
+    assert spaces([]) == {}
 
 
 def test_a_source_that_knows_no_more_than_the_target_is_left_out_of_one_figure() -> None:

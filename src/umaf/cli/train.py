@@ -128,7 +128,7 @@ def train_generator(
         )
     if crew.first:
         save_generator(generator, settings.out)
-        _finish(settings.out, done, generator.version, as_json)
+        _finish(settings.out, done, generator.version, as_json, share=generator.card.share)
 
 
 @train.command("extractor")
@@ -315,7 +315,7 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[int, int, Mapping[str, Any]], N
         yield said
 
 
-def _finish(out: Path, done: Any, version: str, as_json: bool) -> None:
+def _finish(out: Path, done: Any, version: str, as_json: bool, **more: float) -> None:
     """Put the curve beside what was trained, remove the unfinished state, and say how it went."""
     import shutil
 
@@ -324,10 +324,12 @@ def _finish(out: Path, done: Any, version: str, as_json: bool) -> None:
     curve = out / "curve.json" if out.is_dir() else out.with_name(f"{out.name}.curve.json")
     write_json(curve, list(done.curve))
     shutil.rmtree(_state(out), ignore_errors=True)
-    facts = {"out": str(out), "version": version, "best": done.best, "stopped early": done.stopped}
+    facts = {"out": str(out), "version": version, "best": done.best, "stopped early": done.stopped, **more}
     if as_json:
         print(json.dumps(facts, indent=2))
         return
     first = next(row["score"] for row in done.curve if "score" in row)
     print(f"{version}: validation {first:.3f} at first, {done.best['score']:.3f} at step {done.best['step']}")
+    for name, value in more.items():
+        print(f"{name} of the shared LoRA that adapters get: {value:g}")
     print(f"wrote {out}")

@@ -127,8 +127,8 @@ def adapter(
         rows, _ = generator.side_by_side(given, scales)
         more = generator.corrections(rows.split(counts), said, logits, scales)
     weights = [goal.weight for goal in goals]
-    share = max(map(abs, weights))
-    own = written([a + b for a, b in zip(keys, more, strict=True)], [weight / share for weight in weights])
+    most = max(map(abs, weights))
+    own = written([a + b for a, b in zip(keys, more, strict=True)], [weight / most for weight in weights])
     whole = {**shared, **own}
     return {name: (a.contiguous().cpu(), b.contiguous().cpu()) for name, (a, b) in whole.items()}
 

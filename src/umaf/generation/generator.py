@@ -2,7 +2,7 @@
 
 The adapter is a LoRA shared by all capabilities, which lets the target bring to the answer what a text is about, and
 the structured decoder's update of the last writers on top of it (`umaf.generation.structured`). The shared LoRA begins
-at 0, so an untrained generator is the closed form alone.
+at 0, so an untrained generator is the closed form alone; of a trained one adapters are given a share.
 """
 
 from __future__ import annotations
@@ -110,9 +110,10 @@ class Generator:
 
     @property
     def version(self) -> str:
-        """Name and hash of everything that decides the numbers."""
+        """Name and hash of everything that decides the numbers; those of format 3 keep the name they had."""
+        share = "" if self.card.share == 1 else f" {self.card.share}"
         digest = hashlib.sha256(
-            f"{FORMAT} {self.card.writers} {self.card.extractor} {self.space.version} {self.card.share}".encode()
+            f"3 {self.card.writers} {self.card.extractor} {self.space.version}{share}".encode()
         )
         for name, value in sorted(self.tensors().items()):
             digest.update(name.encode())
@@ -304,12 +305,15 @@ def load_generator(folder: str | Path) -> Generator:
     place = Path(folder)
     try:
         about = json.loads((place / "generator.json").read_text(encoding="utf-8"))
-        format, card = about.pop("format"), {**about, "writers": tuple(about["writers"])}
-        card = GeneratorCard(**card) if format in READABLE else None
-    except (OSError, ValueError, KeyError, TypeError):
+        known = about.pop("format") in READABLE
+        card = GeneratorCard(**{**about, "writers": tuple(about["writers"])}) if known else None
+        sound = card is None or 0 <= float(card.share) <= 1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound, card = False, None
+    if not sound:
         raise FingerprintError(
             f"{place} holds no generator; give a folder that `umaf train generator` wrote."
-        ) from None
+        )
     if card is None:
         raise FingerprintError(
             f"the generator in {place} was written by another version of umaf; train it again with this one."

@@ -4,7 +4,8 @@ A step draws capabilities. For each, the directions that a source's fingerprint 
 are called; from these texts the closed form makes an adapter, and other texts go through the target with it. The
 cross-entropy of their right labels is followed back through the closed form into the shared LoRA, which so learns to
 bring to the answer what a text is about, whatever it may be asked about it later. Where nothing is asked the target
-shall go on as it was: what the adapter changes in plain text is part of the loss.
+shall go on as it was: what the adapter changes in plain text is part of the loss. In the end adapters are given the
+least share of the LoRA that the validation capabilities do not miss.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def train_generator(
         leaves,
         lambda step: lesson.loss(crew.draw(step)),
         lesson.look,
-        settings=settings,
+        # The share is found at the end; another one does not make it another training.
+        settings=settings.model_copy(update={"share": None}),
         folder=folder,
         about={
             "target": start.card.weights,

@@ -210,15 +210,16 @@ class Lesson:
             for said, kept in ((found.logits, right), (found.keys, keys)):
                 kept.append(float((said.argmax(1).cpu() == drawn.answers).float().mean()))
             lost.append(float(found.lost))
-        shares = {"right": np.mean(right), "keys": np.mean(keys), "lost": np.mean(lost)}
-        score = shares["right"] - PRICE * shares["lost"]
-        return {name: float(value) for name, value in {"score": score, **shares}.items()}
+        means = {"right": np.mean(right), "keys": np.mean(keys), "lost": np.mean(lost)}
+        score = means["right"] - PRICE * means["lost"]
+        return {name: float(value) for name, value in {"score": score, **means}.items()}
 
     def least_share(self) -> tuple[float, list[dict[str, float]]]:
         """Find the least share of the shared LoRA that the validation capabilities do not miss.
 
         They are of the subjects that trained it, and others, which it makes a target overlook, have no say. So less of
         it is better where the score is as good (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+        Looks are at adapters before their correction, which makes up for some of what a smaller share misses.
 
         Returns:
             The share, and a look at each one that was considered.

@@ -21,7 +21,7 @@ from umaf.generation.goals import Goal, labelled_goal
 from umaf.models import Model, open_model
 from umaf.tasks.task import Example, Task
 from umaf.training.generator import train_generator
-from umaf.training.lesson import MISSED, SHARES, GeneratorSettings
+from umaf.training.lesson import SHARES, GeneratorSettings, Lesson
 from umaf.training.material import Material, gather, load_material
 
 FIRST = ("the film", "a kind doctor", "rain", "the letter", "music", "a small town")
@@ -103,18 +103,35 @@ def test_a_training_goes_on_from_a_generator(models, material, space, trained) -
         train_generator(models["gpt2"], material, Bound(space), settings=plan, begin=trained)
 
 
-def test_adapters_get_the_least_share_that_validation_does_not_miss(models, material, space, trained) -> None:
-    looks = trained.card.shares
-    best = max(look["score"] for look in looks)
-    enough = [look["share"] for look in looks if look["score"] >= best - MISSED]
-    assert [look["share"] for look in looks] == list(SHARES) and trained.card.share == min(enough)
-    plan = PLAN.model_copy(update={"share": 0.5})
-    half = train_generator(models["llama"], material, Bound(space), settings=plan)[0]
-    assert half.card.share == 0.5 and not half.card.shares
-    for name, (a, b) in half.standing().items():
-        whole = trained.shared[name]
-        assert torch.equal(a, whole[0]) and torch.equal(b, 0.5 * whole[1])
-    assert (half.version == trained.version) == (trained.card.share == 0.5)
+@pytest.mark.parametrize(
+    ("scores", "least"),
+    [((0.80, 0.85, 0.855), 0.75), ((0.9, 0.9, 0.9), 0.5), ((0.7, 0.8, 0.9), 1.0), ((0.85, 0.855, 0.8), 0.5)],
+)
+def test_the_least_share_that_validation_does_not_miss(monkeypatch, scores, least) -> None:
+    lesson = object.__new__(Lesson)
+    looks = dict(zip(SHARES, scores, strict=True))
+    monkeypatch.setattr(lesson, "look", lambda share: {"score": looks[share]})
+    assert lesson.least_share() == (least, [{"share": at, "score": looks[at]} for at in SHARES])
+
+
+def test_adapters_are_given_a_share_of_the_trained_lora(models, material, space, trained, tmp_path) -> None:
+    assert [look["share"] for look in trained.card.shares] == list(SHARES) and trained.card.share in SHARES
+    plan = PLAN.model_copy(update={"share": 0.25})
+    part = train_generator(models["llama"], material, Bound(space), settings=plan)[0]
+    assert part.card.share == 0.25 and not part.card.shares and part.version != trained.version
+    given, goal = _fingerprint(models, space, tmp_path), _goal()
+    made = adapter(part, models["llama"], [goal], given)
+    for name, (a, b) in trained.shared.items():
+        assert torch.equal(made[name][0], a) and torch.equal(made[name][1], 0.25 * b)
+
+
+def test_another_share_is_no_other_training(models, material, space, tmp_path) -> None:
+    halves = [PLAN.model_copy(update={"share": share}) for share in (None, 0.5)]
+    made = [
+        train_generator(models["llama"], material, Bound(space), settings=plan, folder=tmp_path)[0]
+        for plan in halves
+    ]
+    assert made[1].card.share == 0.5 and torch.equal(made[0].size, made[1].size)
 
 
 def test_generators_of_the_format_before_keep_all_of_their_lora(trained, tmp_path) -> None:
@@ -122,10 +139,15 @@ def test_generators_of_the_format_before_keep_all_of_their_lora(trained, tmp_pat
     about = json.loads((folder / "generator.json").read_text())
     del about["share"], about["shares"]
     (folder / "generator.json").write_text(json.dumps({**about, "format": 3}))
-    assert load_generator(folder).card.share == 1.0
+    again = load_generator(folder)
+    assert again.card.share == 1.0 and torch.equal(again.known, trained.known)
     (folder / "generator.json").write_text(json.dumps({**about, "format": 2}))
     with pytest.raises(FingerprintError, match="train it again"):
         load_generator(folder)
+    for wrong in ({**about, "format": 4, "share": 7.0}, {**about, "format": 4, "share": None}, 5):
+        (folder / "generator.json").write_text(json.dumps(wrong))
+        with pytest.raises(FingerprintError, match="holds no generator"):
+            load_generator(folder)
 
 
 def test_keeping_plain_text_leaves_more_of_it(models, material, space) -> None:
