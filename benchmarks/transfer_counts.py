@@ -1,9 +1,10 @@
 """How recovery grows with the number of capabilities that a generator was trained on.
 
-    python -m benchmarks.transfer_counts [--seeds 1]
+    python -m benchmarks.transfer_counts [--seeds 1] [--counts 8 32 64 128 256 0]
 
 Generators for one target, alike in everything but how many train capabilities they saw; each number's capabilities are
-among those of the next. All take the same steps. Kept as it comes; the summary of the benchmark reads it.
+among those of the next, and 0 is all of them. All take the same steps, and adapters get all of what is trained. Kept as
+it comes; the summary of the benchmark reads it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from umaf.training.lesson import GeneratorSettings
 from umaf.training.material import Material, load_material
 
 TARGET, SOURCES = "llama-1m", ("bert-1m", "gpt2-1m")
-COUNTS = (8, 32, 128, 256, 0)
+COUNTS = (8, 32, 64, 128, 256, 0)
 """0 is all of them."""
 STEPS = 120
 
@@ -51,7 +52,7 @@ def taught(home: Path, count: int, seed: int) -> Generator:
     folder = home / "counts" / f"{TARGET}--{count or 'all'}--{seed}"
     if not folder.exists():
         material = some(load_material(home / "material.safetensors"), count, seed)
-        plan = GeneratorSettings(steps=STEPS, look_every=STEPS, keep_every=20, seed=seed)
+        plan = GeneratorSettings(steps=STEPS, look_every=STEPS, keep_every=20, seed=seed, share=1.0)
         state = folder.with_suffix(".unfinished")
         made, _ = train_generator(bare(TARGET), material, load_bound(), settings=plan, folder=state)
         save_generator(made, folder)
@@ -97,11 +98,13 @@ def main() -> None:
     """Train and measure what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     home = cache()
     prepare(home, ())
-    for seed in range(parser.parse_args().seeds):
-        for count in COUNTS:
+    for seed in range(asked.seeds):
+        for count in asked.counts:
             rows = measure(home, count, seed)
             print(count or "all", seed, np.mean([one["scores"]["generate"] for one in rows]), flush=True)
 

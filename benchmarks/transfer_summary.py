@@ -22,8 +22,8 @@ HOME = Path(__file__).resolve().parents[1] / "comparison" / "transfer"
 WHO = ("closed_form", "solve", "distill", "multitask", "nearest", "mean", "text")
 CONTROLS = ("control_shuffled_probes", "control_wrong_source", "control_random_fingerprint")
 ENCODERS = ("bert-1m", "minilm")
-BESIDE = ("retrieval.", "silhouette.", "ablation.", "recovery.generate.trained_on.")
-"""Beginnings of the names of figures that are measured beside the cells."""
+BESIDE, APART = ("retrieval.", "silhouette.", "ablation."), "recovery.generate.trained_on."
+"""Beginnings of the names of figures that are measured beside the cells; the last ones each by themselves."""
 
 
 def summarise(home: Path) -> None:
@@ -143,6 +143,10 @@ def _taken(home: Path, figures: dict[str, Figure]) -> dict:
                 del figures[name]
             figures.update(theirs)
             taken += theirs
+    for name, one in earlier["figures"].items():
+        if name.startswith(APART) and name not in figures:
+            figures[name] = Figure(**one)
+            taken.append(name)
     return {"cells": earlier["records"], "figures": taken}
 
 

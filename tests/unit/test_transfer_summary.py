@@ -40,14 +40,22 @@ def test_families_of_figures_are_taken_whole_where_they_rest_on_more(tmp_path) -
         name: {"value": 0.5, "low": None, "high": None, "n": 9, "aim": None}
         for name in ("retrieval.top1", "ablation.answers", "ablation.weights", "recovery.generate")
     }
+    several = ("recovery.generate.trained_on.8", "recovery.generate.trained_on.64")
+    earlier |= {name: {"value": 0.4, "low": None, "high": None, "n": 14, "aim": None} for name in several}
     (tmp_path / "taken.json").write_text(json.dumps({"records": {"r": 4}, "figures": earlier}))
-    figures = {"retrieval.top1": Figure(0.7, n=3), "retrieval.new": Figure(0.1, n=3)}
+    figures = {
+        "retrieval.top1": Figure(0.7, n=3),
+        "retrieval.new": Figure(0.1, n=3),
+        several[1]: Figure(0.3, n=7),
+    }
     figures |= {"ablation.answers": Figure(0.7, n=16), "ablation.share50": Figure(0.6, n=4)}
-    assert _taken(tmp_path, figures) == {"cells": {"r": 4}, "figures": ["retrieval.top1"]}
+    assert _taken(tmp_path, figures) == {"cells": {"r": 4}, "figures": ["retrieval.top1", several[0]]}
     assert {name: one.value for name, one in figures.items()} == {
         "ablation.answers": 0.7,
         "ablation.share50": 0.6,
         "retrieval.top1": 0.5,
+        several[0]: 0.4,
+        several[1]: 0.3,
     }
     (tmp_path / "taken.json").unlink()
     assert _taken(tmp_path, figures) == {"cells": {}, "figures": []}
