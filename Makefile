@@ -64,6 +64,7 @@ bench-index: $(STAMP)
 
 bench-space: $(STAMP)
 	$(BIN)/python -m benchmarks.space
+	$(BIN)/python -m benchmarks.space_large
 
 bench-published: $(STAMP)
 	$(BIN)/python -m benchmarks.published

@@ -28,7 +28,6 @@ from benchmarks import (
     index_read,
     space_encoder,
     space_experts,
-    space_large,
     space_read,
     space_sizes,
 )
@@ -264,21 +263,6 @@ def sizes(known: Collection) -> dict[str, Figure]:
     return found
 
 
-def small_to_large(cells: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Give the share of the gain of a LoRA on labels that each route brings to a larger model of the family."""
-    found: dict[str, Figure] = {}
-    for route in ("solve", "distill"):
-        gains: dict[str, list[float]] = {}
-        for cell in cells:
-            one = cell["scores"]
-            if one["oracle"] - one["bare"] >= 0.03:
-                gained = (one[route] - one["bare"]) / (one["oracle"] - one["bare"])
-                gains.setdefault(f"{cell['source']}_{cell['target']}", []).append(gained)
-        for pair, values in gains.items():
-            found[f"small_to_large.{route}.{pair}"] = Figure(float(np.mean(values)), n=len(values))
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, read and measure what is missing, then write record and summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -311,18 +295,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if told is not None:
         made["answers"] = dict.fromkeys(FAMILIES, told)
     figures = figures_of(known, made, judged)
-    cells = space_large.cells(minutes=0 if asked.only_summary else asked.minutes, shelves=shelves)
-    figures |= {**sizes(known), **small_to_large(cells)}
+    figures |= sizes(known)
     if asked.ship is not None:
         asked.ship.mkdir(parents=True, exist_ok=True)
         save_linear(known.fitted(known.rows("")), asked.ship / "extractor")
         space_sizes.shipped(shown_by(known)["pca"], known.split).half().save(asked.ship / "film.safetensors")
-    _write(known, judged, figures, cells)
+    _write(known, judged, figures)
 
 
-def _write(
-    known: Collection, judged: Verdict, figures: Mapping[str, Figure], cells: Sequence[Mapping[str, Any]]
-) -> None:
+def _write(known: Collection, judged: Verdict, figures: Mapping[str, Figure]) -> None:
     names = {
         split: sorted({c.capability for c in known.cards if c.split == split})
         for split in ("train", "validation", "heldout")
@@ -338,7 +319,6 @@ def _write(
     numbers = {
         "figures": {name: vars(one) for name, one in figures.items()},
         "verdict": vars(judged),
-        "small_to_large": list(cells),
         "encoder": space_encoder.curves(),
     }
     stamp = f"{datetime.now(timezone.utc):%Y-%m-%d-%H%M}"
