@@ -149,6 +149,19 @@ def pcb_code(rows, *, weights, density):
     return merged / np.maximum(np.sum(scores, axis=0), 1e-12)
 
 
+def pcb_nearly_tied(rows, density):
+    """Tell whether scores at the bound differ by less than float32 can hold: which of them stays is then rounding."""
+    models, n, total = len(rows), len(rows[0]), np.sum(rows, axis=0)
+    for row in rows:
+        ordered = np.sort(np.abs(row))
+        size = np.clip(np.abs(row), ordered[int(n * 0.0001)], ordered[max(0, int(n * (1 - 0.0001) - 1))])
+        beta = np.sort(np.exp(models * minmax(size) ** 2) * np.tanh(row * total))
+        gaps = np.abs(beta - beta[min(n - 1, int(n * (1 - density)))])
+        if ((gaps > 0) & (gaps < 1e-5 * np.abs(beta).max())).any():
+            return True
+    return False
+
+
 def softmax(values):
     values = np.exp(np.asarray(values))
     return values / values.sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.reference import sparse
@@ -214,6 +214,7 @@ def test_an_expert_that_pcb_clamps_to_nothing_is_not_the_base():
     st.sampled_from([0.05, 0.2, 0.7, 1.0]),
 )
 def test_pcb_as_in_the_authors_program(stack, density):
+    assume(not sparse.pcb_nearly_tied(rows(stack), density))
     weights = [0.8, 1.0, 1.3, 0.9][: len(stack)]
     expected = sparse.pcb_code(rows(stack), weights=weights, density=[density] * len(stack))
     found = pcb(stack, weight=weights, density=density)
