@@ -45,8 +45,7 @@ def summarise(home: Path) -> None:
     config = {
         "pairs": PAIRS, "capabilities": CAPABILITIES, "seeds": SEEDS, "fused": FUSED, "fused_rank": FUSED_RANK,
         "probes": PROBES, "test_texts": TEST, "rank": RANK, "oracle": vars(LABELS),
-        "cells_planned": sum(map(len, groups())), "cells_measured": len(cells), 
-        "experts_compared": compared.n,
+        "cells_planned": sum(map(len, groups())), "cells_measured": len(cells), "experts_compared": compared.n,
         "of_earlier_records": kept,
     }  # fmt: skip
     record = new_record(

@@ -315,7 +315,7 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[int, int, Mapping[str, Any]], N
         yield said
 
 
-def _finish(out: Path, done: Any, version: str, as_json: bool, **more: float) -> None:
+def _finish(out: Path, done: Any, version: str, as_json: bool, *, share: float | None = None) -> None:
     """Put the curve beside what was trained, remove the unfinished state, and say how it went."""
     import shutil
 
@@ -324,12 +324,14 @@ def _finish(out: Path, done: Any, version: str, as_json: bool, **more: float) ->
     curve = out / "curve.json" if out.is_dir() else out.with_name(f"{out.name}.curve.json")
     write_json(curve, list(done.curve))
     shutil.rmtree(_state(out), ignore_errors=True)
-    facts = {"out": str(out), "version": version, "best": done.best, "stopped early": done.stopped, **more}
+    facts = {"out": str(out), "version": version, "best": done.best, "stopped early": done.stopped}
+    if share is not None:
+        facts["share"] = share
     if as_json:
         print(json.dumps(facts, indent=2))
         return
     first = next(row["score"] for row in done.curve if "score" in row)
     print(f"{version}: validation {first:.3f} at first, {done.best['score']:.3f} at step {done.best['step']}")
-    for name, value in more.items():
-        print(f"{name} of the shared LoRA that adapters get: {value:g}")
+    if share is not None:
+        print(f"adapters get {share:g} of the trained LoRA")
     print(f"wrote {out}")

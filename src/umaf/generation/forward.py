@@ -107,7 +107,7 @@ def adapter(
     Returns:
         Module name -> (A, B).
     """
-    shared = {name: (a.to(model.device), b.to(model.device)) for name, (a, b) in generator.standing().items()}
+    shared = generator.standing(model.device)
     said = [called.to(model.device) for called in calls(generator, goals, fingerprint)]
     heard = [ask(model, goal, truncate=cut) for goal in goals]
     pushes = [values(asked, generator.card.writers[-1]) for asked in heard]

@@ -104,9 +104,9 @@ class Generator:
     space: Universal
     card: GeneratorCard
 
-    def standing(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Give what every adapter has: the share of the shared LoRA that the card keeps."""
-        return {name: (a, self.card.share * b) for name, (a, b) in self.shared.items()}
+    def standing(self, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+        """Give what every adapter has: the share of the shared LoRA that the card keeps; gradients flow."""
+        return {name: (a.to(device), self.card.share * b.to(device)) for name, (a, b) in self.shared.items()}
 
     @property
     def version(self) -> str:
@@ -261,15 +261,7 @@ def with_plain(generator: Generator, target: Model) -> Generator:
 
     The anchor texts stand for ordinary text, at a drawn place of each: more of it makes keys lose answers.
     """
-    with cores(
-        target,
-        *as_cores(
-            {
-                name: (a.to(target.device), b.to(target.device))
-                for name, (a, b) in generator.standing().items()
-            }
-        ),
-    ):
+    with cores(target, *as_cores(generator.standing(target.device))):
         heard = plainly(target, generator.card.writers, ANCHORS)
     # What is kept in float16 is what is used.
     return replace(generator, plain={writer: rows.half().float().cpu() for writer, rows in heard.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -169,7 +169,7 @@ class Lesson:
         with torch.no_grad():
             bare = self.plain.said(text)
         push = self.values(one.cue, one.labels)  # of the bare target, the same in every step
-        with cores(self.target, *as_cores(_on(own.standing(), device))):
+        with cores(self.target, *as_cores(own.standing(device))):
             with listening(asked, own.card.writers) as heard:
                 before = decide(asked, range(len(rows))).logits[:, 0]
             given = at_answers(asked, range(len(rows)), heard)
@@ -279,9 +279,3 @@ def questions(material: Material, cue: str, labels: tuple[str, ...], rows: Tenso
     """Ask for nothing: a goal that holds texts, cue and labels."""
     texts = tuple(material.texts[row] for row in rows.tolist())
     return Goal(texts, cue, labels, torch.zeros(len(texts), len(labels)))
-
-
-def _on(
-    shared: Mapping[str, tuple[Tensor, Tensor]], device: torch.device
-) -> dict[str, tuple[Tensor, Tensor]]:
-    return {name: (a.to(device), b.to(device)) for name, (a, b) in shared.items()}
